@@ -9,7 +9,7 @@ from typing import cast
 from dlmctl.checkpoint.control_weights import ACCEPTABILITY, acceptability_folder
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.checkpoint.reader import name_of_reader, named_reader
-from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.resolve import SCORER, resolve
 from dlmctl.checkpoint.scorer import scorer_sizes
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.masked import MaskedConfig
@@ -40,7 +40,7 @@ def describe(source: str) -> tuple[dict[str, str], str]:
         "length": f"{config.length} positions",
         **_family(model),
         "controls": ", ".join(sorted(trained - {ACCEPTABILITY})) or "none",
-        "scorer": _scorer(folder / "scorer" / "config.json"),
+        "scorer": _scorer(folder / SCORER / "config.json"),
         "acceptability": _acceptability(pretrained),
     }
     card = folder / "README.md"

@@ -4,7 +4,10 @@ the new model's folder holds its name."""
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.checkpoint.control_weights import ACCEPTABILITY, CONTROLS, READER_FILE, acceptability_folder
@@ -12,16 +15,19 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import ModelError, readable
 from dlmctl.text.files import read_object
 
-# The key in ``READER_FILE``.
-READER = "reader"
-_REMEDY = "Correct the path there, or learn from verdicts anew: `dlmctl train acceptability` (docs/training.md)."
+# The keys in ``READER_FILE``: a bundled name or absolute path, and the path from the folder of the model that is read.
+READER, RELATIVE = "reader", "relative"
+_REMEDY = (
+    "Put it back, correct the path there, or learn from verdicts anew: `dlmctl train acceptability` (docs/training.md)."
+)
 
 
 def named_reader(pretrained: Pretrained) -> Path | None:
     """The folder of the model that reads the texts of a model; None if it reads them itself, or nothing does.
 
-    Only a bundled name or an absolute path is followed: a hub name would make a folder from anywhere use the network,
-    and a relative path, or a folder with a bundled name, would depend on where the command runs.
+    Only a bundled name or an absolute path is followed, and, if there is no model any more, the path from the folder of
+    ``pretrained``, so that both can be moved together. A hub name would make a folder from anywhere use the network,
+    and any other path, or a folder with a bundled name, would depend on where the command runs.
 
     Raises:
         ModelError: the file is damaged, or there is no such model any more.
@@ -30,16 +36,30 @@ def named_reader(pretrained: Pretrained) -> Path | None:
     if folder is None or any(folder.glob("*.safetensors")):
         return None
     path = folder / READER_FILE
-    name = read_object(path).get(READER)
+    settings = read_object(path)
+    name = settings.get(READER)
     if isinstance(name, str) and (bundled := bundled_path("models", name)) is not None:
         return bundled
     if not isinstance(name, str) or "\0" in name or not Path(name).is_absolute():
         what = f"{READER} must be a bundled model or the absolute path of a model."
         raise ModelError(what, where=str(path), remedy=_REMEDY)
-    if not _is_model(Path(name)):
+    if _is_model(Path(name)):
+        return Path(name)
+    moved = _moved_along(pretrained.folder, settings)
+    if moved is None:
         what = f"names the model that reads the texts, and it is not there (any more): {readable(name)}."
         raise ModelError(what, where=str(path), remedy=_REMEDY)
-    return Path(name)
+    return moved
+
+
+def _moved_along(folder: Path, settings: Mapping[str, Any]) -> Path | None:
+    """The reader of the model in ``folder`` if it was moved together with it."""
+    relative = settings.get(RELATIVE)
+    if not isinstance(relative, str) or "\0" in relative or Path(relative).is_absolute():
+        return None
+    # Without links and "..", which a folder that is a link would lead elsewhere.
+    place = Path(os.path.normpath(folder.resolve() / relative))
+    return place if _is_model(place) else None
 
 
 def _is_model(folder: Path) -> bool:
@@ -57,14 +77,30 @@ def pass_reader_on(source: Pretrained, folder: Path) -> None:
         ModelError: there is no such model any more.
         OSError: the file cannot be written.
     """
-    write_reader(folder, name_of_reader(named_reader(source) or source.folder))
+    reader = named_reader(source) or source.folder
+    write_reader(folder, name_of_reader(reader), _path_from(folder, reader))
 
 
-def write_reader(folder: Path, name: str) -> None:
-    """Name the model that reads the texts of the model in ``folder``."""
+def write_reader(folder: Path, name: str, relative: str | None = None) -> None:
+    """Name the model that reads the texts of the model in ``folder``.
+
+    Args:
+        relative: the path from there, where one may be followed.
+    """
     path = folder / CONTROLS / ACCEPTABILITY / READER_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({READER: name}) + "\n", "utf-8")
+    names = {READER: name} if relative is None else {READER: name, RELATIVE: relative}
+    path.write_text(json.dumps(names) + "\n", "utf-8")
+
+
+def _path_from(folder: Path, reader: Path) -> str | None:
+    """The path of a reader from a model's folder; None for a bundled one, which is found by name."""
+    if not Path(name_of_reader(reader)).is_absolute():
+        return None
+    try:
+        return Path(os.path.relpath(reader.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return None
 
 
 def name_of_reader(folder: Path) -> str:

@@ -14,6 +14,8 @@ from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 from dlmctl.errors import ModelError, did_you_mean, short_message
 from dlmctl.text.files import read_object
 
+# The folder of a model's scorer, in the folder of the model.
+SCORER = "scorer"
 # Seconds to wait for the hub's answer; without a network some name servers never answer.
 HUB_TIMEOUT = 8.0
 # Names of weights in a training run of the original Diffusion-LM.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +33,47 @@ _FIXED = {
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
 }
+# The key in ``config.json`` for the ``scorer_digest`` of each scorer that this one was trained on from.
+ORIGINS = "trained_on_from"
+DIGEST_BYTES = 1 << 18
+"""Bytes at the end of a scorer's weights that identify it."""
 # The output head is tied to the embeddings and not stored.
 _TIED = "lm_head.weight"
 _REMEDY = "Train one with `dlmctl train scorer`."
 
 
-def seal_scorer(folder: Path) -> None:
-    """Write the digests of the weights and the vocabulary of a saved scorer into its ``config.json``."""
+def seal_scorer(folder: Path, origins: Sequence[str] = ()) -> None:
+    """Write the digests of the weights and the vocabulary of a saved scorer into its ``config.json``, and the
+    ``origins``, if there are any: the ``scorer_line`` of the one that it was trained on from."""
     path = folder / "config.json"
     config = read_object(path)
     files = [file for pattern in ("*.safetensors", "vocab.json", "tokenizer/*") for file in folder.glob(pattern)]
     config[DIGESTS] = folder_digests(folder, files)
+    if origins:
+        config[ORIGINS] = list(origins)
     path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def scorer_digest(folder: Path) -> str | None:
+    """A digest that identifies the scorer of a folder, None if its weights are not in one file: the SHA-256 of its last
+    ``DIGEST_BYTES``, since training changes all weights, and hashing the whole file would slow down every start."""
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        return None
+    with weights.open("rb") as file:
+        file.seek(-min(DIGEST_BYTES, weights.stat().st_size), os.SEEK_END)
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def scorer_line(folder: Path) -> list[str | None]:
+    """The ``scorer_digest`` of a scorer and of those that it was trained on from.
+
+    Raises:
+        ModelError: its ``config.json`` cannot be read.
+    """
+    path = folder / "config.json"
+    origins = read_object(path).get(ORIGINS, []) if os.path.lexists(path) else []
+    return [scorer_digest(folder), *(origins if isinstance(origins, list) else [])]
 
 
 def scorer_sizes(folder: Path) -> dict[str, Any]:

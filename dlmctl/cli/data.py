@@ -47,6 +47,9 @@ Tags = Annotated[bool, typer.Option("--tags", help="Tag each word's part of spee
 Vocabulary = Annotated[
     str | None, typer.Option(help="Use the vocabulary of this model or prepared data set.", metavar="MODEL")
 ]
+MinCount = Annotated[
+    int | None, typer.Option(help="Words that occur less often become UNK; by default 11. For a new vocabulary.")
+]
 AddWords = Annotated[
     int | None,
     typer.Option(help="Add the words of the training file that occur at least so often to --vocabulary.", metavar="N"),
@@ -74,7 +77,7 @@ def prepare(
         FormatName | None, typer.Option(help="Format of the files; by default detected from names and first lines.")
     ] = None,
     text_field: TextField = "text",
-    min_count: Annotated[int, typer.Option(help="Words that occur less often become UNK.")] = 11,
+    min_count: MinCount = None,
     length: Annotated[int, typer.Option(help="Positions per row, START and END included.")] = 64,
     packing: Packing = PackingName.pad,
     valid_share: Annotated[float, typer.Option(help="Share of rows to hold out if there is no --valid.")] = 0.05,

@@ -20,7 +20,7 @@ from dlmctl.datasets.dataset import Packing, pack_rows, write_split
 from dlmctl.datasets.holding_out import hold_out
 from dlmctl.datasets.labelled import Annotator, with_tags
 from dlmctl.datasets.prepared_vocabulary import (
-    require_extensible,
+    minimum_count,
     splitting_for,
     vocabulary_of,
     with_fewer_unknown,
@@ -118,7 +118,7 @@ def prepare(
     *,
     format: Format | None = None,
     text_field: str = "text",
-    min_count: int = 11,
+    min_count: int | None = None,
     length: int = 64,
     packing: Packing = "pad",
     valid_share: float = 0.05,
@@ -137,7 +137,7 @@ def prepare(
         out, overwrite: the folder to create; whether it may replace a prepared data set.
         format: format of both files; None to detect it for each.
         text_field: see ``readers.read_corpus``.
-        min_count: words that occur less often in ``train`` become UNK.
+        min_count: words that occur less often in ``train`` become UNK; for a new vocabulary only, None for 11.
         length: positions per row, START and END included. Longer texts are dropped (``pad``).
         packing: ``pad`` for one text per row, ``block`` for texts joined and cut into rows of ``length``.
         valid_share, seed: see ``holding_out.hold_out``.
@@ -151,8 +151,9 @@ def prepare(
         DataError: a file cannot be used, nothing usable is left in it, or ``out`` exists.
         UserError: a setting is out of range.
     """
-    _check_settings(min_count, length, valid_share)
-    _check_words(tokenizer, tagger, packing, add_words)
+    _check_settings(length, valid_share)
+    least = minimum_count(tokenizer, min_count, add_words)
+    _check_words(tokenizer, tagger, packing)
     _check_target(out, overwrite)
     splitting = splitting_for(tokenizer, splitting)
     with staged_folder(out, "data set", lambda: _check_target(out, overwrite)) as staging:
@@ -161,7 +162,6 @@ def prepare(
         texts["valid"] = read(valid) if valid else _move_held_out(texts["train"], valid_share, seed)
         _add_tags(texts.values(), tagger)
         notes = _notes(texts["train"], texts["valid"])
-        least = min_count if tokenizer is None else add_words
         vocabulary = vocabulary_of(texts["train"].sentences, tokenizer, least, splitting, train)
         vocabulary.save(staging)
         splits = {name: _write(staging, name, split, vocabulary, packing, length) for name, split in texts.items()}
@@ -189,11 +189,8 @@ def _notes(train: _Texts, valid: _Texts) -> list[str]:
     ]
 
 
-def _check_words(
-    tokenizer: Tokenizer | None, tagger: Annotator | None, packing: Packing, add_words: int | None
-) -> None:
-    """Check that there are words to add to, and words to tag."""
-    require_extensible(tokenizer, add_words)
+def _check_words(tokenizer: Tokenizer | None, tagger: Annotator | None, packing: Packing) -> None:
+    """Check that there are words to tag."""
     if tagger is not None and (packing == "block" or not isinstance(tokenizer, WordTokenizer | None)):
         what = "word labels need texts of whole words, one per row."
         raise UserError(what, where="--tags", remedy="Leave it out, or leave out --packing block and --tokenizer.")
@@ -215,9 +212,7 @@ def _unknown_notes(splits: dict[str, SplitReport], existing: Tokenizer | None, l
     return [note for note in notes if note is not None]
 
 
-def _check_settings(min_count: int, length: int, valid_share: float) -> None:
-    if min_count < 1:
-        raise UserError(f"the minimum count is {min_count}.", where="--min-count", remedy="It must be 1 or more.")
+def _check_settings(length: int, valid_share: float) -> None:
     if length < 3:
         raise UserError(f"the row length is {length}.", where="--length", remedy="START, a word and END need 3.")
     if not 0 < valid_share < 1:

@@ -8,7 +8,9 @@ from pathlib import Path
 from dlmctl.errors import DataError, UserError, did_you_mean
 from dlmctl.text.tokenizer import SPECIALS, SPLITS, Tokenizer, WordTokenizer
 
-ADD_WORDS = "--add-words"
+ADD_WORDS, MIN_COUNT = "--add-words", "--min-count"
+# The minimum count of the words of a new vocabulary, as in Diffusion-LM.
+DEFAULT_MIN_COUNT = 11
 
 
 def vocabulary_of(
@@ -33,17 +35,36 @@ def vocabulary_of(
     assert least is not None
     tokenizer = WordTokenizer.from_corpus(sentences, least, splitting)
     if len(tokenizer) == len(SPECIALS):
-        remedy = "Choose a smaller --min-count."
+        remedy = f"Choose a smaller {MIN_COUNT}."
         raise DataError(f"no word occurs {least} times.", where=str(where), remedy=remedy)
     return tokenizer
 
 
-def require_extensible(existing: Tokenizer | None, add_words: int | None) -> None:
-    """Check that words can be added to a vocabulary, if they are to be.
+def minimum_count(existing: Tokenizer | None, min_count: int | None, add_words: int | None) -> int | None:
+    """The minimum count of the words of a new vocabulary, or of those that are added to an existing one; None to add
+    none.
+
+    Args:
+        min_count, add_words: as requested, None if they were not.
 
     Raises:
-        UserError: it is none of whole words, or the count is below 1.
+        UserError: a count is below 1, is given for a vocabulary whose words it cannot choose, or there is no vocabulary
+            of whole words to add to.
     """
+    if existing is None and add_words is None:
+        least = DEFAULT_MIN_COUNT if min_count is None else min_count
+        if least < 1:
+            raise UserError(f"the minimum count is {least}.", where=MIN_COUNT, remedy="It must be 1 or more.")
+        return least
+    _require_extensible(existing, add_words)
+    if min_count is not None:
+        what = "is for a new vocabulary, and an existing one was given."
+        remedy = f"Leave it out, or add words of the texts with {ADD_WORDS}."
+        raise UserError(what, where=MIN_COUNT, remedy="Leave it out." if add_words is not None else remedy)
+    return add_words
+
+
+def _require_extensible(existing: Tokenizer | None, add_words: int | None) -> None:
     if add_words is None:
         return
     if not isinstance(existing, WordTokenizer):
@@ -73,7 +94,7 @@ def with_fewer_unknown(existing: Tokenizer | None, least: int | None) -> str:
     """How to prepare the same texts with fewer unknown words. Arguments as for ``vocabulary_of``."""
     tokenizer = "split words into pieces with a Hugging Face tokenizer (--tokenizer NAME)"
     if least is not None:
-        option = "--min-count" if existing is None else ADD_WORDS
+        option = MIN_COUNT if existing is None else ADD_WORDS
         return f"keep rarer words ({option} below {least}), or {tokenizer}" if least > 1 else tokenizer
     if isinstance(existing, WordTokenizer):
         return f"add words of the texts to the vocabulary ({ADD_WORDS} 3), or {tokenizer}"

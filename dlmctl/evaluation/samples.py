@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dlmctl.annotators.scorer import Judge, token_nats
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.datasets.dataset import Split, load_split
 from dlmctl.errors import DataError, ModelError
 from dlmctl.generation.generate import generate
@@ -55,7 +56,7 @@ def evaluate_samples(
     nats = nats_of(pretrained, scorer)
     if nats is None:
         remedy = "Train one with `dlmctl train scorer`, or name one with --scorer."
-        raise ModelError("no scorer here.", where=str(pretrained.folder / "scorer"), remedy=remedy)
+        raise ModelError("no scorer here.", where=str(pretrained.folder / SCORER), remedy=remedy)
     tokenizer = pretrained.tokenizer
     training = sentences_of(load_split(data, "train", tokenizer), tokenizer)
     valid = sentences_of(load_split(data, "valid", tokenizer), tokenizer)

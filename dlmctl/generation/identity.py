@@ -14,7 +14,7 @@ import torch
 from dlmctl.checkpoint.control_weights import control_folders
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.resolve import SCORER, resolve
 from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control, offered_controls, origin
 from dlmctl.control.user_files import digest_in_use, parse_reference
@@ -108,7 +108,7 @@ def _scorer_folders(recipe: Recipe, pretrained: Pretrained) -> list[Path]:
     with_acceptability = needs_acceptability(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota)
     judge = find_acceptability(pretrained) if with_acceptability else None
     # The weights may be those of another model, which reads the texts of this one.
-    return [pretrained.folder / "scorer", *second, *([] if judge is None else [judge.folder])]
+    return [pretrained.folder / SCORER, *second, *([] if judge is None else [judge.folder])]
 
 
 def _depends_on_scorer(recipe: Recipe) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from dlmctl.annotators.causal import CausalLM, load_causal
 from dlmctl.annotators.scorer import Judge, load_scorer
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.metrics.acceptability import AcceptabilityScorer, find_acceptability, load_acceptability
 from dlmctl.metrics.fluency import Fluency, fluency_of, with_second
 
@@ -50,7 +51,7 @@ def load_scoring(pretrained: Pretrained, *, reads: bool = False, second: str | N
     Raises:
         ModelError: the model has no scorer, lacks the required acceptability judge, or a file cannot be read.
     """
-    judge = load_scorer(pretrained.folder / "scorer")
+    judge = load_scorer(pretrained.folder / SCORER)
     acceptability = load_acceptability(pretrained) if reads else find_acceptability(pretrained)
     second_model = None if second is None else load_causal(second)
     for network in (judge[0], second_model and second_model.model):

@@ -6,9 +6,7 @@ A language model scores how likely a text is, but a likely text may be absurd. W
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +19,16 @@ from dlmctl.annotators.scorer import stacked
 from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.checkpoint.reader import named_reader
+from dlmctl.checkpoint.resolve import SCORER
+from dlmctl.checkpoint.scorer import scorer_digest, scorer_line
 from dlmctl.checkpoint.weights import load_weights, require_fit, without_rng_effects
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
+from dlmctl.metrics.added_words import with_added_words
 from dlmctl.metrics.fluency import Fluency, figures_of
 from dlmctl.models.acceptability import Acceptability
 from dlmctl.models.adapters import MOST_RANK, merge_adapters
+from dlmctl.models.llama import LlamaDenoiser
 from dlmctl.models.numerics import in_float64
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
@@ -35,9 +37,7 @@ TRAIN = "Train it: `dlmctl train acceptability` (docs/training.md)."
 # The key in a card for the digest of the network that the judge was trained with.
 NETWORK = "network"
 # The key for the digest of the scorer whose figures the judge learned to weigh.
-SCORER = "scorer"
-DIGEST_BYTES = 1 << 18
-"""Bytes at the end of a scorer's weights that identify it."""
+SCORER_KEY = "scorer"
 # Most texts in a batch.
 BATCH = 256
 
@@ -50,7 +50,7 @@ class AcceptabilityScorer:
         network: the model's network, merged with the adapters of the judge; judge: the learned weights.
         folder: of the learned weights.
         longest: the most positions that it can read, including START and END.
-        tokenizer: of the model.
+        tokenizer: of the network.
         counts: word frequencies, for the flaws of a text; None if the model has none.
     """
 
@@ -144,17 +144,6 @@ def find_acceptability(pretrained: Pretrained) -> AcceptabilityScorer | None:
         return None
 
 
-def scorer_digest(pretrained: Pretrained) -> str | None:
-    """A digest that identifies the scorer of a model, None if its weights are not in one file: the SHA-256 of its last
-    ``DIGEST_BYTES``, since training changes all weights, and hashing the whole file would slow down every start."""
-    weights = pretrained.folder / "scorer" / "model.safetensors"
-    if not weights.is_file():
-        return None
-    with weights.open("rb") as file:
-        file.seek(-min(DIGEST_BYTES, weights.stat().st_size), os.SEEK_END)
-        return hashlib.sha256(file.read()).hexdigest()
-
-
 def _load_scorer(pretrained: Pretrained, model: MaskedLM) -> AcceptabilityScorer:
     device = model.embeddings.device
     reader = reader_of(pretrained, device)
@@ -162,14 +151,16 @@ def _load_scorer(pretrained: Pretrained, model: MaskedLM) -> AcceptabilityScorer
     if reader is not pretrained:
         assert isinstance(reader.model, MaskedLM)
         network = reader.model
-        if scorer_digest(pretrained) != scorer_digest(reader):
+        if scorer_digest(reader.folder / SCORER) not in scorer_line(pretrained.folder / SCORER):
             raise _other_scorer(pretrained.folder)
     judge = read_judge(reader, network).to(device).eval()
     folder = acceptability_folder(reader.folder, network)
     assert folder is not None
     longest, counts = network.denoiser.config.max_length, load_counts(reader.folder)
     merged = merge_adapters(network.denoiser, judge)
-    return AcceptabilityScorer(merged, judge, folder, longest, reader.tokenizer, counts)
+    assert isinstance(merged, LlamaDenoiser)
+    words = with_added_words(merged, reader.tokenizer, pretrained.tokenizer)
+    return AcceptabilityScorer(merged, judge, folder, longest, words, counts)
 
 
 def reader_of(pretrained: Pretrained, device: torch.device) -> Pretrained:
@@ -205,7 +196,7 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     card = check_control_weights(folder, model)
     if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)
-    if not any_scorer and card.get(SCORER) not in (None, scorer_digest(pretrained)):
+    if not any_scorer and card.get(SCORER_KEY) not in (None, *scorer_line(pretrained.folder / SCORER)):
         raise _other_scorer(folder)
     state = load_weights(folder)
     if "typical" not in state:
@@ -219,7 +210,8 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
 
 def _other_scorer(where: Path) -> ModelError:
     message = "acceptability was learned with another scorer than the model has now."
-    return ModelError(message, where=str(where), remedy=f"Put that one back beside the model. {TRAIN}")
+    remedy = f"Put that one back beside the model, or one that was trained on from it. {TRAIN}"
+    return ModelError(message, where=str(where), remedy=remedy)
 
 
 def _rank_of(state: Mapping[str, Tensor], folder: Path) -> int:

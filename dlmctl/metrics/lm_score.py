@@ -45,10 +45,14 @@ def corpus_nats(judge: Judge, sentences: Sequence[Sequence[str]]) -> float:
     return mean_nats(lm_score(*judge, sentences), sentences)
 
 
-def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary."""
+def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path, origins: Sequence[str] = ()) -> None:
+    """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary.
+
+    Args:
+        origins: as for ``seal_scorer``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with without_progress_bars():
         copy.deepcopy(scorer).half().save_pretrained(folder)
     tokenizer.save(folder)
-    seal_scorer(folder)
+    seal_scorer(folder, origins)

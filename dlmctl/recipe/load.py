@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
-from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.resolve import SCORER, resolve
 from dlmctl.control.registry import find_control
 from dlmctl.control.user_files import one_version
 from dlmctl.datasets.readers import read_sources
@@ -103,7 +103,7 @@ def load_recipe(
 def free_recipe(model: str | None) -> str:
     """The recipe used if none is given: it keeps the most fluent of several texts if the model has a scorer."""
     try:
-        has_scorer = (resolve(model or DEFAULT_MODEL) / "scorer").is_dir()
+        has_scorer = (resolve(model or DEFAULT_MODEL) / SCORER).is_dir()
     except ModelError:  # reported when the model is loaded
         has_scorer = False
     return FREE_RECIPE if has_scorer else ""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dlmctl.annotators.scorer import load_scorer
+from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.control.check import mean_score
 from dlmctl.control.combined import check_all
 from dlmctl.control.prepared import PreparedAll
@@ -169,7 +170,7 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     """
     name, control = plan.sampler.reward, plan.control
     if name == "lm_score":
-        scorer, tokenizer = load_scorer(plan.pretrained.folder / "scorer")
+        scorer, tokenizer = load_scorer(plan.pretrained.folder / SCORER)
 
         def minus_nats(probabilities: Tensor) -> Tensor:
             words, _ = _likeliest_texts(plan, probabilities)

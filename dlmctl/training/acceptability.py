@@ -22,12 +22,14 @@ from dlmctl.checkpoint.control_weights import (
 )
 from dlmctl.checkpoint.precision import MAX_BITS, round_matrices
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.resolve import SCORER
+from dlmctl.checkpoint.scorer import scorer_digest
 from dlmctl.datasets.dataset import BatchPlan, Split, batch_stream, load_splits
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, did_you_mean
 from dlmctl.generation.identity import weights_digest
-from dlmctl.metrics.acceptability import NETWORK, SCORER, forget_acceptability, read_judge, scorer_digest
+from dlmctl.metrics.acceptability import NETWORK, SCORER_KEY, forget_acceptability, read_judge
 from dlmctl.metrics.fluency import SHARES, figures_of, fluency_of
 from dlmctl.models.acceptability import STRIDE, Acceptability
 from dlmctl.models.adapters import MOST_RANK
@@ -182,7 +184,7 @@ def scorer_figures(data: Path, split: Split, vocabulary: Tokenizer, model: Path)
         DataError: a text is longer than the scorer can read.
         ModelError: the model has no scorer.
     """
-    scorer, counts = load_scorer(model / "scorer"), load_counts(model)
+    scorer, counts = load_scorer(model / SCORER), load_counts(model)
     texts = [vocabulary.words(split.row(row).tolist()) for row in range(len(split))]
     with spinning(f"the scorer reads {len(texts):,} texts"):
         fluencies = fluency_of(scorer, texts)
@@ -265,13 +267,17 @@ def train_acceptability(
     folder = new_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY)
     check_writable(folder.parent)
     task = AcceptabilityTask(config, pretrained, data, label, resume=resume)
-    inputs = {"label": label, "weights of the model": weights_digest(pretrained), SCORER: scorer_digest(pretrained)}
+    inputs = {
+        "label": label,
+        "weights of the model": weights_digest(pretrained),
+        SCORER_KEY: scorer_digest(pretrained.folder / SCORER),
+    }
     judge = fit(task, config.loop, out, identity={**config.model_dump(), **inputs, **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         state = round_matrices(judge.state_dict(), config.bits)
         judge.load_state_dict(state)
         card = {"texts": len(task.train.split), "training": config.model_dump(), "validation": task.validate(judge)}
-        card |= {NETWORK: network_digest(task.network), SCORER: scorer_digest(pretrained)}
+        card |= {NETWORK: network_digest(task.network), SCORER_KEY: scorer_digest(pretrained.folder / SCORER)}
         save_control_weights(state, folder, pretrained.model, card)
         forget_acceptability(pretrained.model)
     return folder

@@ -28,7 +28,8 @@ from dlmctl.checkpoint.control_weights import (
 from dlmctl.checkpoint.digests import DIGESTS
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.reader import pass_reader_on
-from dlmctl.checkpoint.scorer import seal_scorer
+from dlmctl.checkpoint.resolve import SCORER
+from dlmctl.checkpoint.scorer import scorer_digest, scorer_line, seal_scorer
 from dlmctl.control.evidence.bag import load_bag, save_bag
 from dlmctl.control.evidence.beside import fingerprint_of
 from dlmctl.control.evidence.table import RECOUNT_REMEDY, load_table, read_arrays, save_table
@@ -36,12 +37,19 @@ from dlmctl.control.hints import HINTS
 from dlmctl.datasets.staging import staged_folder
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError, UserError, short_message
-from dlmctl.metrics.acceptability import scorer_digest
 from dlmctl.text.tokenizer import WordTokenizer
-from dlmctl.training.word_matching import matched_words
+from dlmctl.text.word_matching import matched_words
 
-SCORER = "scorer"
 log = logging.getLogger("dlmctl")
+
+
+class Carried(NamedTuple):
+    """The names of what was ``copied``, of what the folder held already and was ``kept``, and of what was
+    ``left_out``."""
+
+    copied: list[str]
+    kept: list[str]
+    left_out: list[str]
 
 
 class _Transfer(NamedTuple):
@@ -59,19 +67,19 @@ class _Transfer(NamedTuple):
 
 
 def report_carried(source: Pretrained, target: Pretrained, name: str) -> None:
-    """``carry_controls``, with a note on what was copied and what was not.
+    """``carry_controls``, with notes on what was copied, kept and left out.
 
     Args:
         name: how the user named ``source``.
     """
-    carried, left_out = carry_controls(source, target)
-    if carried:
-        print(f"note: taken over from {name}: {', '.join(carried)}", file=sys.stderr)
-    if left_out:
-        print(f"note: to be trained anew for this model: {', '.join(left_out)}", file=sys.stderr)
+    carried = carry_controls(source, target)
+    said = (f"taken over from {name}", "kept as this model has it", "to be trained anew for this model")
+    for what, names in zip(said, carried, strict=True):
+        if names:
+            print(f"note: {what}: {', '.join(names)}", file=sys.stderr)
 
 
-def carry_controls(source: Pretrained, target: Pretrained) -> tuple[list[str], list[str]]:
+def carry_controls(source: Pretrained, target: Pretrained) -> Carried:
     """Copy the controls of ``source`` into the folder of ``target``, a model that started from its weights.
 
     Evidence is transferred word by word, by spelling; new words have none. Hints are copied as they are: they add to
@@ -81,18 +89,15 @@ def carry_controls(source: Pretrained, target: Pretrained) -> tuple[list[str], l
 
     What the folder of ``target`` holds already, from an earlier part of a resumed run or from the user, is kept. What
     cannot be copied is left out with a warning, since the trained model is saved by then.
-
-    Returns:
-        The names of what was copied, and of what was not.
     """
     controls = _control_folders(source)
     has_scorer = (source.folder / SCORER).is_dir()
     has_acceptability = acceptability_folder(source.folder, source.model) is not None
     all_names = [*controls, *([SCORER] if has_scorer else []), *([ACCEPTABILITY] if has_acceptability else [])]
     if not (isinstance(source.tokenizer, WordTokenizer) and isinstance(target.tokenizer, WordTokenizer)):
-        return [], all_names
+        return Carried([], [], all_names)
     transfer = _Transfer(source, target, _origins(source, target), embedding_digest(target.model))
-    copies: dict[str, Callable[[], object]] = {
+    copies: dict[str, Callable[[], bool]] = {
         name: partial(_carry, folder, target.folder / CONTROLS / name, transfer)
         for name, folder in controls.items()
         if not any(folder.glob("model*.safetensors"))
@@ -101,41 +106,45 @@ def carry_controls(source: Pretrained, target: Pretrained) -> tuple[list[str], l
         copies[SCORER] = partial(_carry_scorer, source, target)
         if has_acceptability:
             copies[ACCEPTABILITY] = partial(_carry_acceptability, source, target)
-    carried = [name for name, copy in copies.items() if _is_copied(copy, f"{name} of {source.folder}")]
-    left_out = [name for name in all_names if name not in carried]
-    with_hints = [name for name in carried if name in controls and _has_hints(controls[name])]
+    results = {name: _result(copy, f"{name} of {source.folder}") for name, copy in copies.items()}
+    copied, kept = ([name for name, result in results.items() if result is is_copied] for is_copied in (True, False))
+    left_out = [name for name in all_names if results.get(name) is None]
+    with_hints = [name for name in controls if name not in left_out and _has_hints(controls[name])]
     left_out += [f"hints of {name}" for name in with_hints if not _has_hints(target.folder / CONTROLS / name)]
-    return carried, left_out
+    return Carried(copied, kept, left_out)
 
 
-def _is_copied(copy: Callable[[], object], what: str) -> bool:
-    """Whether something could be copied; a warning says why not."""
+def _result(copy: Callable[[], bool], what: str) -> bool | None:
+    """Whether something was copied (else it was kept); None, with a warning, if it could not be."""
     try:
-        copy()
+        return copy()
     except UserError as error:
         log.warning("dlmctl: %s could not be taken over: %s", what, error)
     except OSError as error:
         log.warning("dlmctl: %s could not be taken over: %s.", what, short_message(error))
-    else:
-        return True
-    return False
+    return None
 
 
-def _carry_scorer(source: Pretrained, target: Pretrained) -> None:
+def _carry_scorer(source: Pretrained, target: Pretrained) -> bool:
+    """Copy the scorer; false if there is one already."""
     new = target.folder / SCORER
     if new.is_dir():
-        return
-    with staged_folder(new, "scorer") as staging:
+        return False
+    with staged_folder(new, SCORER) as staging:
         shutil.copytree(source.folder / SCORER, staging, dirs_exist_ok=True)
         if not (staging / "vocab.json").exists():
             source.tokenizer.save(staging)
             seal_scorer(staging)
+    return True
 
 
-def _carry_acceptability(source: Pretrained, target: Pretrained) -> None:
-    if scorer_digest(target) != scorer_digest(source):
+def _carry_acceptability(source: Pretrained, target: Pretrained) -> bool:
+    """Name the reader; false if there was one already, or weights of the model's own."""
+    if scorer_digest(source.folder / SCORER) not in scorer_line(target.folder / SCORER):
         raise ModelError("its scorer is another one.", where=str(target.folder))
+    is_kept = acceptability_folder(target.folder, target.model) is not None
     pass_reader_on(source, target.folder)
+    return not is_kept
 
 
 def _control_folders(source: Pretrained) -> dict[str, Path]:
@@ -148,7 +157,8 @@ def _control_folders(source: Pretrained) -> dict[str, Path]:
     return {name: found[name] for name in sorted(found) if name != ACCEPTABILITY}
 
 
-def _carry(folder: Path, new: Path, transfer: _Transfer) -> None:
+def _carry(folder: Path, new: Path, transfer: _Transfer) -> bool:
+    """Copy a control; false if ``new`` holds it already, which then gets only the digest of the present embeddings."""
     is_kept = _is_intact(new)
     folder = new if is_kept else folder
     card = check_control_files(folder)
@@ -166,6 +176,7 @@ def _carry(folder: Path, new: Path, transfer: _Transfer) -> None:
                 shutil.copyfile(path, staging / path.name)
 
     save_control_files(write, new, entries)
+    return not is_kept
 
 
 def _is_intact(folder: Path) -> bool:

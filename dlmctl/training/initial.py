@@ -18,8 +18,8 @@ from dlmctl.errors import ModelError
 from dlmctl.models.transformer import TransformerConfig
 from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.word_matching import matched_words
 from dlmctl.training.weight_copying import Blocks, copy_weights, refuse_other_settings, repetitions
-from dlmctl.training.word_matching import matched_words
 
 BLOCKS = Blocks("denoiser.encoder.blocks.", ("attention_out", "mlp_out"))
 _FIXED = ("architecture", "embed_dim", "length", "objective", "prediction", "self_conditioning", "schedule")

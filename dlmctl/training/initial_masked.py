@@ -11,8 +11,8 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import ModelError
 from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.word_matching import RowMatch, matched_words, start_like_similar
 from dlmctl.training.weight_copying import Blocks, copy_weights, refuse_other_settings, repetitions
-from dlmctl.training.word_matching import RowMatch, matched_words, similar_words
 
 BLOCKS = Blocks("model.layers.", ("o_proj", "down_proj"))
 WORDS, TAGS = "model.embed_tokens.weight", "tag_embed.weight"
@@ -45,8 +45,7 @@ def start_masked_from(model: MaskedLM, tokenizer: Tokenizer, source: Pretrained)
         ours, theirs = ([None, *network.config.tags] for network in (model, original))
         rows[TAGS] = RowMatch.of_names(ours, theirs)
     copy_weights(state, weights, BLOCKS, times=times, rows=rows, where=source.folder)
-    for word, similar in similar_words(tokenizer, words.ours).items():
-        state[WORDS][word] = state[WORDS][torch.tensor(similar)].mean(0)
+    start_like_similar(state[WORDS], tokenizer, words.ours)
 
 
 def _fixed_settings(config: MaskedConfig) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.errors import UserError
 from dlmctl.training.state import STATE_FILE
 
 METRICS_FILE = "metrics.jsonl"
-_RESULT_FOLDERS = ("model", "scorer", "parser")
+_RESULT_FOLDERS = ("model", SCORER, "parser")
 
 
 def check_run_folder(out: Path, *, resume: bool) -> None:

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from dlmctl.annotators.scorer import sequence_nats
+from dlmctl.checkpoint.resolve import SCORER
+from dlmctl.checkpoint.scorer import scorer_line
 from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_splits, padded_batch
 from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
+from dlmctl.training.initial_scorer import scorer_folder, start_scorer_from
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows
 from dlmctl.training.run_folder import check_apart
@@ -40,6 +43,10 @@ class ScorerConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: ScorerSizes = Field(default_factory=ScorerSizes, description="sizes of the scorer")
+    init: str | None = Field(
+        default=None,
+        description="a model whose scorer to start from, or the folder of a scorer; same width, no more blocks",
+    )
     loop: LoopConfig
 
 
@@ -49,13 +56,22 @@ class ScorerTask(StatelessTask):
     Args:
         data: folder of a prepared data set with the splits ``train`` and ``valid``, one sentence a row
             (packing ``pad``).
+
+    Raises:
+        DataError: ``data`` is not such a data set.
+        ModelError: the scorer that ``config.init`` names does not exist or does not fit.
     """
 
     def __init__(self, config: ScorerConfig, data: Path) -> None:
         self.config = config
         self.train, self.valid, self.tokenizer = load_splits(data)
         torch.manual_seed(config.loop.seed)
-        self.model: nn.Module = build_scorer(config.model, self.tokenizer)
+        scorer = build_scorer(config.model, self.tokenizer)
+        self.origins: list[str] = []
+        if config.init is not None:
+            self.origins = [digest for digest in scorer_line(scorer_folder(config.init)) if digest is not None]
+            start_scorer_from(scorer, self.tokenizer, config.init)
+        self.model: nn.Module = scorer
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[Tensor]:
         loop = self.config.loop
@@ -121,6 +137,7 @@ def train_scorer(
 
     Raises:
         DataError: ``data`` is not a prepared data set with the splits ``train`` and ``valid``.
+        ModelError: the scorer that ``config.init`` names does not exist or does not fit.
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
     check_apart(out, data)
@@ -129,5 +146,5 @@ def train_scorer(
     scorer = fit(task, config.loop, out, identity=identity, resume=resume, quiet=quiet)
     assert isinstance(scorer, GPT2LMHeadModel)
     if PartialState().is_main_process:
-        save_scorer(scorer, task.tokenizer, out / "scorer")
+        save_scorer(scorer, task.tokenizer, out / SCORER, task.origins)
     return scorer

@@ -22,6 +22,7 @@ from dlmctl.checkpoint.control_weights import (
 from dlmctl.checkpoint.digests import DIGESTS
 from dlmctl.checkpoint.pretrained import Pretrained, save_pretrained
 from dlmctl.checkpoint.reader import pass_reader_on
+from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.checkpoint.weights import write_shards
 from dlmctl.control.hints import CONFIG, HINTS
 from dlmctl.datasets.known_texts import FILE as KNOWN_TEXTS
@@ -32,7 +33,7 @@ from dlmctl.models.hints import Hints
 from dlmctl.text.word_counts import FILE as COUNTS
 
 # Files of a model other than weights, vocabulary and the weights of its controls.
-COPIED_FILES = ("scorer", COUNTS, KNOWN_TEXTS)
+COPIED_FILES = (SCORER, COUNTS, KNOWN_TEXTS)
 # Entries of a card that describe how the original hints were trained.
 TRAINING_ENTRIES = {DIGESTS, "training", "validation"}
 log = logging.getLogger("dlmctl")
@@ -77,7 +78,8 @@ def save_tuned(model: MaskedLM, pretrained: Pretrained, hints: TrainedHints | No
         with_model, of_user = control_roots(pretrained.folder, pretrained.model)
         for folder in (of_user, with_model):
             if folder.is_dir():
-                shutil.copytree(folder, staging / CONTROLS, dirs_exist_ok=True)
+                # Names with a dot are staging folders that a killed run has left.
+                shutil.copytree(folder, staging / CONTROLS, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
         shutil.rmtree(staging / CONTROLS / ACCEPTABILITY, ignore_errors=True)
         if acceptability_folder(pretrained.folder, pretrained.model) is not None:
             _pass_reader_on(pretrained, staging)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from dlmctl.errors import ModelError
-from dlmctl.training.word_matching import RowMatch
+from dlmctl.text.word_matching import RowMatch
 
 
 class Blocks(NamedTuple):

@@ -87,6 +87,30 @@ def test_a_model_that_has_learned_since_is_the_reader_of_those_made_from_it(mode
     assert reader_of(other, torch.device("cpu")).folder == model.folder
 
 
+def test_models_that_are_moved_together_find_each_other(model, saved, tmp_path, monkeypatch):
+    reader = from_pretrained(shutil.copytree(saved, tmp_path / "runs" / "reader"))
+    add_weights(reader.folder)
+    tuned = shutil.copytree(saved, tmp_path / "runs" / "tuned" / "model")
+    pass_reader_on(reader, tuned)
+    monkeypatch.chdir(saved.parent)
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    moved = from_pretrained(tmp_path / "moved" / "tuned" / "model")
+    assert named_reader(moved) == tmp_path / "moved" / "reader"
+    (tmp_path / "moved" / "reader").rename(tmp_path / "reader")
+    with pytest.raises(ModelError, match=r"it is not there \(any more\): .*runs.reader. Put it back, correct the path"):
+        named_reader(moved)
+    shutil.copytree(tmp_path / "reader", tmp_path / "runs" / "reader")  # the place that was meant comes first
+    shutil.copytree(tmp_path / "reader", tmp_path / "moved" / "reader")
+    assert named_reader(moved) == tmp_path / "runs" / "reader"
+
+
+@pytest.mark.parametrize("relative", ["/", "gone", "x" * 5000, "a\0b", 3, None])
+def test_a_path_that_leads_to_no_other_model_is_not_followed(model, tmp_path, relative):
+    write_reader(model.folder, str(tmp_path / "gone"), relative)
+    with pytest.raises(ModelError, match="it is not there"):
+        reader_of(model, torch.device("cpu"))
+
+
 def test_two_models_do_not_read_for_each_other(model, saved, tmp_path):
     other = from_pretrained(shutil.copytree(saved, tmp_path / "other"))
     write_reader(model.folder, str(other.folder))

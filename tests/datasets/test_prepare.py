@@ -25,7 +25,8 @@ def source(tmp_path):
 
 
 def run(source, tmp_path, valid=None, out="set", **settings):
-    return prepare(source, valid, tmp_path / out, **{"min_count": 1, "length": 12, **settings})
+    defaults = {"length": 12} if settings.get("tokenizer") else {"length": 12, "min_count": 1}
+    return prepare(source, valid, tmp_path / out, **{**defaults, **settings})
 
 
 def texts_of(folder, split):
@@ -112,6 +113,22 @@ def test_words_are_added_to_an_existing_vocabulary(source, tmp_path):
     assert list(words) == [*known.vocabulary, "shut"]  # "shed" occurs once
     assert words["shut"] == len(known)
     assert (report.vocabulary, report.min_count, report.splits["train"].unknown) == (len(known) + 1, 2, 1)
+
+
+def test_a_minimum_count_is_not_ignored_beside_an_existing_vocabulary(source, tmp_path):
+    run(source, tmp_path)
+    known = find_tokenizer(str(tmp_path / "set"), None)
+    said = "--min-count: is for a new vocabulary, and an existing one was given. Leave it out"
+    for add_words, remedy in ((None, ", or add words of the texts with --add-words."), (2, ".")):
+        with pytest.raises(UserError) as caught:
+            run(source, tmp_path, out="new", tokenizer=known, min_count=3, add_words=add_words)
+        assert str(caught.value) == said + remedy
+    assert not (tmp_path / "new").exists()
+
+
+def test_words_that_are_seen_too_rarely_are_unknown_by_default(source, tmp_path):
+    report = prepare(source, source, tmp_path / "set", length=12)
+    assert report.min_count == 11
 
 
 def test_words_cannot_be_added_to_nothing_or_to_tokens(source, tmp_path):

@@ -15,6 +15,7 @@ import torch
 from dlmctl.checkpoint.control_weights import acceptability_folder, control_folders
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.checkpoint.reader import write_reader
+from dlmctl.checkpoint.scorer import scorer_digest
 from dlmctl.checkpoint.weights import load_weights, save_weights
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
@@ -23,7 +24,6 @@ from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.identity import identity
 from dlmctl.generation.scoring import load_scoring
-from dlmctl.metrics.acceptability import scorer_digest
 from dlmctl.metrics.fluency import REPEATED, WORST_SHARE
 from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.models.acceptability import STRIDE
@@ -38,9 +38,12 @@ from dlmctl.training.acceptability import (
 )
 from dlmctl.training.carried_controls import carry_controls
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.scorer import ScorerSizes, build_scorer
+from dlmctl.training.scorer import ScorerConfig, ScorerSizes, build_scorer, train_scorer
 
 SUBJECTS, VERBS, OBJECTS = "dogs cats hens owls men boys".split(), "eat see hear like".split(), "rice bread tea".split()
+
+
+SCORER_SIZES = ScorerSizes(length=32, hidden=16, layers=1, heads=2)
 
 
 def verdict(words):
@@ -67,7 +70,7 @@ def folder(tmp_path_factory, rows):
         network.denoiser.model.embed_tokens.weight.mul_(40)
     place = tmp_path_factory.mktemp("model")
     save_pretrained(network, words, place)
-    save_scorer(build_scorer(ScorerSizes(length=32, hidden=16, layers=1, heads=2), words), words, place / "scorer")
+    save_scorer(build_scorer(SCORER_SIZES, words), words, place / "scorer")
     return place
 
 
@@ -277,7 +280,7 @@ def test_a_run_is_kept_out_of_the_model(folder, rows, tmp_path):
 def test_the_bundled_model_knows_its_scorer():
     bundled = from_pretrained("everyday")
     card = json.loads((bundled.folder / "controls" / "acceptability" / "card.json").read_text("utf-8"))
-    assert card["scorer"] == scorer_digest(bundled)
+    assert card["scorer"] == scorer_digest(bundled.folder / "scorer")
 
 
 def test_a_model_trained_on_from_it_has_its_texts_read_by_it(folder, learned, rows, tmp_path):
@@ -285,7 +288,7 @@ def test_a_model_trained_on_from_it_has_its_texts_read_by_it(folder, learned, ro
     network = MaskedLM(learned.masked.config.model_copy(update={"vocab_size": len(words)}))
     target = Pretrained(network, words, tmp_path / "tuned")
     save_pretrained(network, words, target.folder)
-    assert carry_controls(learned, target) == (["scorer", "acceptability"], [])
+    assert carry_controls(learned, target) == (["scorer", "acceptability"], [], [])
     tuned = from_pretrained(target.folder)
     texts = [rows[0], [*rows[1][:-1], "lutes"]]
     scores = [[one.acceptability for one in load_scoring(model, reads=True).of(texts)] for model in (tuned, learned)]
@@ -302,6 +305,18 @@ def test_a_model_trained_on_from_it_has_its_texts_read_by_it(folder, learned, ro
     )
     with pytest.raises(ModelError, match="were trained on word embeddings other than the model's"):
         load_scoring(from_pretrained(other.folder), reads=True)
+
+
+def test_a_scorer_that_was_trained_on_from_it_may_take_its_place(learned, rows, tmp_path):
+    other = from_pretrained(shutil.copytree(learned.folder, tmp_path / "other"))
+    config = ScorerConfig(model=SCORER_SIZES, loop=settings(steps=1, lr=1e-3).loop, init=str(learned.folder))
+    train_scorer(config, prepared(tmp_path, other, rows), tmp_path / "run", quiet=True)
+    shutil.copytree(tmp_path / "run" / "scorer", other.folder / "scorer", dirs_exist_ok=True)
+    assert scorer_digest(other.folder / "scorer") != scorer_digest(learned.folder / "scorer")
+    assert load_scoring(other, reads=True).of(rows[:1])[0].acceptability is not None
+    target = Pretrained(other.model, other.tokenizer, tmp_path / "target")
+    save_pretrained(target.model, target.tokenizer, target.folder)
+    assert carry_controls(other, target).copied == ["scorer", "acceptability"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ def everyday_copy(tmp_path_factory):
     made = MaskedLM(original.masked.config.model_copy(update={"vocab_size": len(words)}))
     start_masked_from(made, words, original)
     save_pretrained(made, words, folder)
-    names, left_out = carry_controls(original, Pretrained(made, words, folder))
+    names, kept, left_out = carry_controls(original, Pretrained(made, words, folder))
     assert {"acceptability", "classifier/kind", "pos", "scorer", "syntax_tree"} <= set(names)
+    assert not kept
     assert not left_out
     return folder

@@ -136,7 +136,8 @@ def prepared(folder, rows, *, vocabulary=None, add_words=None):
         for words in rows * 8
     ]
     (folder / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    settings = {"tokenizer": vocabulary, "add_words": add_words, "min_count": 1, "length": 16}
+    settings = {"tokenizer": vocabulary, "add_words": add_words, "length": 16}
+    settings |= {} if vocabulary else {"min_count": 1}
     splitting = None if vocabulary else "penn"
     prepare(folder / "texts.jsonl", folder / "texts.jsonl", folder / "set", splitting=splitting, **settings)
     return folder / "set"
@@ -239,6 +240,10 @@ def test_what_is_taken_over_is_said_and_damage_to_it_loses_nothing(source, tmp_p
     copy_controls(source, own, "pos", "classifier")
     train_lm(config(2, init=str(own)), data, tmp_path / "run")
     assert f"note: taken over from {own}: classifier/kind, pos\n" in capsys.readouterr().err
+    train_lm(config(2, init=str(own)), data, tmp_path / "run", resume=True)
+    said = capsys.readouterr().err
+    assert "note: kept as this model has it: classifier/kind, pos\n" in said
+    assert "taken over" not in said
     (own / "controls" / "classifier" / "kind" / "bag.safetensors").write_bytes(b"damage")
     folder = train_lm(config(2, init=str(own)), data, tmp_path / "again")
     assert f"classifier/kind of {own} could not be taken over" in caplog.text
@@ -273,7 +278,7 @@ def test_evidence_of_another_number_of_words_is_left_out(pair, caplog):
     cells = table.starts[5]
     short = replace(table, starts=table.starts[:6], classes=table.classes[:cells], counts=table.counts[:cells])
     save_control_files(lambda staging: save_table(short, staging / "tags.safetensors"), place, {"control": "pos"})
-    assert carry_controls(own, made) == (["syntax_tree", "scorer"], ["pos"])
+    assert carry_controls(own, made) == (["syntax_tree", "scorer"], [], ["pos"])
     assert f"the evidence is about 5 words, and the model has {len(own.tokenizer)}" in caplog.text
 
 
@@ -292,7 +297,7 @@ def test_a_full_disk_costs_only_what_is_taken_over(pair, monkeypatch, caplog):
 
     own, made = pair
     monkeypatch.setattr("dlmctl.training.carried_controls.shutil.copytree", copytree)
-    assert carry_controls(own, made) == (["pos", "syntax_tree"], ["scorer"])
+    assert carry_controls(own, made) == (["pos", "syntax_tree"], [], ["scorer"])
     assert "scorer of" in caplog.text
     assert "No space left on device" in caplog.text
     assert not (made.folder / "scorer").exists()
@@ -303,9 +308,10 @@ def test_without_the_scorer_that_it_weighs_acceptability_is_left_out(pair):
     (own.folder / "controls" / "acceptability").mkdir()
     (own.folder / "controls" / "acceptability" / "model.safetensors").write_bytes(b"")
     (made.folder / "scorer").mkdir()  # of the user
-    assert carry_controls(own, made) == (["pos", "syntax_tree", "scorer"], ["acceptability"])
+    assert carry_controls(own, made) == (["pos", "syntax_tree"], ["scorer"], ["acceptability"])
     shutil.rmtree(made.folder / "scorer")
-    assert carry_controls(own, made) == (["pos", "syntax_tree", "scorer", "acceptability"], [])
+    assert carry_controls(own, made) == (["scorer", "acceptability"], ["pos", "syntax_tree"], [])
+    assert carry_controls(own, made) == ([], ["pos", "syntax_tree", "scorer", "acceptability"], [])
 
 
 def test_what_a_resumed_run_finds_in_its_folder_is_kept(pair):

@@ -118,7 +118,9 @@ def test_the_old_model_goes_on_reading(folder, tmp_path, caplog):
     old = from_pretrained(shutil.copytree(folder, tmp_path / "old"))
     weights = old.folder / "controls" / "acceptability" / "model.safetensors"
     weights.write_bytes(b"")
+    (old.folder / "controls" / ".pos.partial").mkdir()  # left by a killed run
     save_tuned(old.masked, old, None, tmp_path / "tuned")
+    assert not list((tmp_path / "tuned" / "controls").glob(".*"))
     tuned = from_pretrained(tmp_path / "tuned")
     assert named_reader(tuned) == old.folder.resolve()
     assert not list((tuned.folder / "controls" / "acceptability").glob("*.safetensors"))

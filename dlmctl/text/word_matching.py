@@ -64,6 +64,13 @@ def similar_words(tokenizer: Tokenizer, known: Tensor) -> dict[int, list[int]]:
     return similar
 
 
+def start_like_similar(rows: Tensor, tokenizer: Tokenizer, known: Tensor) -> None:
+    """Set the row of each word outside ``known`` in ``rows [V, ...]`` to the mean of the rows of its ``similar_words``,
+    in place; words without similar ones keep theirs."""
+    for word, similar in similar_words(tokenizer, known).items():
+        rows[word] = rows[torch.tensor(similar)].mean(0)
+
+
 def _endings(word: str) -> list[tuple[bool, str]]:
     """The endings of a word with the case of its first letter, the longest first."""
     return [(word[:1].isupper(), word[-size:]) for size in range(min(MAX_ENDING, len(word)), 0, -1)]
