@@ -90,6 +90,7 @@ class Surprisal(Control[SurprisalParams]):
     Params = SurprisalParams
     by_rejection = True
     measures = ("nats",)
+    asks_scorer = True
 
     def __init__(self, *args: Any, **params: Any) -> None:
         super().__init__(*args, **params)

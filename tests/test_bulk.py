@@ -254,6 +254,8 @@ def test_the_identity_of_a_run(model_folder, tmp_path, monkeypatch):
     (folder / "scorer" / "config.json").write_text("{ }")
     assert identity.identity(ranked, model)["scorer"] != original["scorer"]
     assert identity.identity(recipe_for(folder), model)["scorer"] is None
+    judged = recipe_for(folder, controls=[{"surprisal": {"word": "cats", "nats": [None, 3]}}])
+    assert identity.identity(judged, model)["scorer"] is not None
     monkeypatch.setattr(identity, "origin", lambda point: f"acme-{point.name} 4.2")
     assert identity.identity(ranked, model)["packages"] == {"length": "acme-length 4.2"}
 

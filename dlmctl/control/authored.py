@@ -27,6 +27,7 @@ class ControlInterface(Generic[P]):
     by_rejection: ClassVar[bool] = False
     by_length: ClassVar[bool] = False
     measures: ClassVar[Sequence[str]] = ()
+    asks_scorer: ClassVar[bool] = False
     __signature__: ClassVar[Any] = CallSignature()
 
     def word_range(self, params: P) -> tuple[int, int] | None:

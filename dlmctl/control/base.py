@@ -47,6 +47,7 @@ class Control(ControlInterface[P]):
         by_rejection: whether failed texts are redrawn by default, because nothing guides them.
         by_length: whether ``word_range`` is the whole condition, so that ``not`` requires any other number of words.
         measures: names of the values that its checks may have, which are columns of tables.
+        asks_scorer: whether its check asks the model's scorer, so that a long run is not continued with another one.
         places: index of the set of parameters, for samples to which the sets are not dealt out in turn.
     """
 
@@ -346,5 +347,4 @@ class Not(Composite):
     def verdicts(
         self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None
     ) -> list[Check]:
-        rows = self.parts[0].loose().verdicts(samples, texts, written)
-        return [negated_check(check) for check in rows]
+        return [negated_check(check) for check in self.parts[0].loose().verdicts(samples, texts, written)]

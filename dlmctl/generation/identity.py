@@ -56,7 +56,7 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
     """Digests (SHA-256) and versions, so that a run is not continued with other weights or packages of the same name.
 
     Returns:
-        ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, if it ranks texts; with
+        ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, if texts depend on it; with
         ``unique`` the excluded ``training_texts``; the versions of ``packages`` of third-party controls; and the user's
         ``files`` and folders.
     """
@@ -115,7 +115,8 @@ def _depends_on_scorer(recipe: Recipe) -> bool:
     """Whether the texts depend on the scorer."""
     until = recipe.until
     uses_bound = until is not None and (until.bounds_fluency or until.repair)
-    return uses_bound or ranks_by_scorer(recipe.rank_by, recipe.candidates, until, recipe.quota)
+    asked = any(_control_params(spec)[0].asks_scorer for spec in nested_specs(recipe.control_specs()))
+    return asked or uses_bound or ranks_by_scorer(recipe.rank_by, recipe.candidates, until, recipe.quota)
 
 
 def _folder_digest(folders: list[Path]) -> str | None:
