@@ -125,11 +125,10 @@ class KeptWords(Allowed):
     ) -> None:
         super().__init__(only_words(batch, [draft.kept for draft in drafts], Edit.name).banned)
         self.batch, self.drafts, self.requirements = batch, drafts, requirements
-        vocabulary = batch.vocabulary
         for row, draft in enumerate(drafts):
-            word = None if draft.recased is None else draft.words[draft.recased]
-            if word is not None and draft.recased is not None:
-                (word_id,) = vocabulary.encode([other_case(word)])[1:-1]
+            # Under `not` the text may be shorter than any draft.
+            if draft.recased is not None and draft.recased + 1 < batch.length:
+                (word_id,) = batch.vocabulary.encode([other_case(draft.words[draft.recased] or "")])[1:-1]
                 self.banned[row, draft.recased + 1, word_id] = False
 
     def beside(self, left: Tensor) -> Prepared:

@@ -40,5 +40,5 @@ def test_without_tolerance_words_are_exchanged_only(words):
 
 def test_too_many_changes_are_refused_before_they_take_memory():
     alphabet = Alphabet([None, *map(str, range(30))])
-    with pytest.raises(TooLarge, match="10 changes to a text of 30 words are too many"):
+    with pytest.raises(TooLarge, match="up to 10 changes make of a text of 30 words"):
         edited(alphabet, tuple(map(str, range(30))), 10, 10)

@@ -152,6 +152,12 @@ def test_under_not_a_text_differs_in_more_words(pretrained, edit):
     assert all(changed(sample.words, text) == 3 for sample in result)
 
 
+def test_under_not_a_text_may_be_shorter_than_any_edit(pretrained, monkeypatch):
+    long = Draft([*[None] * 20, "Anna"], [], 1, recased=20)
+    monkeypatch.setattr("controls.edit.draft_of", lambda *_: long)
+    assert drawn(pretrained, ~Edit(TEXT, 4, 4) & Length(1)).success == 1.0
+
+
 def test_under_not_a_text_with_unknown_words_excludes_what_is_left_of_it(pretrained, caplog):
     text = "Anna paints two zorbles near the old bridge."
     result = drawn(pretrained, ~Edit(text, 2) & Edit(TEXT.replace("grey ", ""), 2))

@@ -75,7 +75,8 @@ def edited(alphabet: Alphabet, words: tuple[str, ...], changes: int, tolerance: 
         rows = distinct[alive]
         if first + len(rows) > MAX_STATES or (first + len(rows)) * len(differs) > MAX_CELLS:
             raise TooLarge(
-                f"{changes} changes to a text of {len(words)} words are too many beside the other controls.",
+                f"what up to {changes} changes make of a text of {len(words)} words is too much for an automaton of "
+                f"{MAX_STATES} states, which is needed under `not` and where other controls leave no draft.",
                 where="edit",
                 remedy="Allow fewer changes, or less tolerance.",
             )
