@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from controls import Avoid, Contains, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
+from controls import Avoid, Contains, Edit, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control import nan_checks
 from dlmctl.control.automata import scan
@@ -36,6 +36,7 @@ CONTROLS: dict[str, Control[Any] | None] = {
     "semantic": Semantic(food="Italian", area="riverside"),
     "length": Length(14, tolerance=1),
     "infill": Infill("The Eagle is a ___{1,3} shop near ___{1,3} ."),
+    "edit": Edit("The Eagle is a cheap pub near the river.", 3),
     "contains": Contains("riverside", "cheap"),
     "avoid": Avoid("pub", "city centre"),
     "pattern": Pattern("The <any>+ (pub|place) <any>* ."),
@@ -44,6 +45,7 @@ CONTROLS: dict[str, Control[Any] | None] = {
 MASKED = {name: control for name, control in CONTROLS.items() if name != "semantic"} | {
     "contains": Contains("garden", "old house"),
     "avoid": Avoid("garden", "old house"),
+    "edit": Edit("The boy is a good friend of the family.", 3),
     "infill": Infill("The boy is a ___{1,3} friend near ___{1,3} ."),
     "pattern": Pattern("The <any>+ (garden|house) <any>* ."),
     "lexicon": Lexicon(frequency=[150, None]),

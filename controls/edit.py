@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, StrictInt, field_validator, model_validator
 from torch import Tensor
 
 from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared, Pretrained
-from dlmctl.control.allowed import only_words
-from dlmctl.control.automata import Alphabet, Automaton, Requirement, exact_control
-from dlmctl.control.automata.dfa import DEAD, OUTSIDE, partition
+from dlmctl.control.allowed import Allowed, only_words
+from dlmctl.control.automata import Requirement, edited, exact_control, exchanged
 from dlmctl.control.whole_words import needs_words
-from dlmctl.diffusion.noise import CONTROL, Draw
 from dlmctl.text.spelling import plain, split_words
 from dlmctl.text.vocabulary import known_ids
 
-from .function_words import is_function_word
+from .edit_distance import changes_between
+from .edit_drafts import Draft, draft_of, other_case
 from .phrases import WordControl, check_rank
 
 # In favour of a word that is to stay, in nats: more than any other control brings up against it.
 STAY = 30.0
-# How often a place with a function word or a punctuation mark is chosen, in relation to others, which say more.
-FUNCTION_WORD_SHARE = 0.3
 
 
 class EditParams(ControlParams):
@@ -33,10 +29,16 @@ class EditParams(ControlParams):
 
     text: str = Field(
         max_length=5000,
-        description="the text to edit; its words are split as the model splits text, and it keeps their number",
+        description="the text to edit; its words are split as the model splits text",
         examples=["The food was cold and the room was dirty."],
     )
     changes: int = Field(default=3, ge=1, le=100, description="the most words that may differ from those of the text")
+    tolerance: StrictInt = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="how many words more or fewer it may have; if not 0, a word inserted or removed is a change, too",
+    )
 
     @field_validator("text")
     @classmethod
@@ -45,11 +47,20 @@ class EditParams(ControlParams):
             raise ValueError("the text has no word")
         return text
 
+    @model_validator(mode="after")
+    def _tolerance_within_changes(self) -> EditParams:
+        if self.tolerance > self.changes:
+            raise ValueError(
+                f"`tolerance: {self.tolerance}` needs as many `changes`, not {self.changes}: "
+                "each word more or fewer is a change"
+            )
+        return self
+
 
 class Edit(WordControl[EditParams]):
-    """Exchanges at most a few words of a text, exactly, also in combination with other controls.
+    """Changes at most a few words of a text, exactly, also in combination with other controls.
 
-    Each draw may exchange the words at some places, chosen at random, and elsewhere only what other controls rule out.
+    Each draw may change the words at some places, chosen at random, and elsewhere only what other controls rule out.
     So drafts differ in where they change the text, and the best of several (``candidates``) has changed what the other
     controls, such as a label, depend on.
     """
@@ -59,7 +70,12 @@ class Edit(WordControl[EditParams]):
 
     def word_range(self, params: EditParams) -> tuple[int, int]:
         words = len(self.split(params.text))
-        return words, words
+        return max(1, words - params.tolerance), words + params.tolerance
+
+    def lengths(self, params: EditParams, most: int) -> Sequence[float]:
+        """Each number of words within the tolerance as often, so that drafts differ."""
+        least, longest = self.word_range(params)
+        return [float(least <= count <= longest) for count in range(most + 1)] if params.tolerance else []
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
@@ -67,28 +83,29 @@ class Edit(WordControl[EditParams]):
 
     def prepare(self, batch: BatchContext[EditParams]) -> Prepared:
         texts = [tuple(self.split(params.text)) for params in batch.params]
+        requirements = [_requirement(*row) for row in zip(texts, batch.params, strict=True)]
+        if batch.unwanted:
+            return exact_control(batch, requirements)
         for words in texts:
             known_ids(words, batch.vocabulary, self.name)
-        rows = zip(texts, batch.params, batch.draws, strict=True)
-        kept = [_kept_words(words, params.changes, draw) for words, params, draw in rows]
+        rows = zip(texts, batch.params, batch.layouts, batch.draws, strict=True)
+        drafts = [
+            draft_of(words, params.changes, params.tolerance, layout.words, draw)
+            for words, params, layout, draw in rows
+        ]
         # Words that are to stay are filled from the start and take no step. Only if other controls leave no text with
         # them (``sampling.redraw``) may any word change. A batch has either only such texts or none.
-        if not batch.unwanted and not any(layout.sizes_open for layout in batch.layouts):
-            return only_words(batch, kept, self.name)
-        pairs = zip(texts, batch.params, strict=True)
-        prepared = exact_control(batch, [self._requirement(words, params.changes) for words, params in pairs])
-        if not batch.unwanted:
-            prepared.evidence = _evidence_for(kept, batch)
+        if not any(layout.sizes_open for layout in batch.layouts):
+            return KeptWords(batch, drafts, requirements)
+        prepared = exact_control(batch, requirements)
+        prepared.evidence = _evidence_for([draft.kept for draft in drafts], batch)
         return prepared
 
-    def _requirement(self, words: tuple[str, ...], changes: int) -> Requirement:
-        language = partial(_at_most, words=words, changes=changes)
-        return Requirement(self.name, (words, changes), tuple(dict.fromkeys(words)), language)
-
     def check(self, params: EditParams, words: Sequence[str]) -> Check:
-        """The share of the words that are as in the text; passed if at most ``changes`` are not."""
+        """The share of the words that are as in the text; passed if there are at most ``changes`` changes."""
         texts = (split(params.text) for split in self.splits)
-        return max((_verdict(text, words, params.changes) for text in texts), key=check_rank)
+        verdict = _within_tolerance if params.tolerance else _verdict
+        return max((verdict(text, words, params) for text in texts), key=check_rank)
 
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[EditParams]:
@@ -96,55 +113,84 @@ class Edit(WordControl[EditParams]):
         return [EditParams(text=" ".join(words)) for words in sentences]
 
 
-def _kept_words(words: Sequence[str], changes: int, draw: Draw) -> list[str | None]:
-    """The words that are to stay: all but up to ``changes`` ones, chosen at random."""
-    stream = draw.generator(CONTROL)
-    count = int(torch.randint(min(changes, len(words)) + 1, (), generator=stream))
-    if not count:
-        return list(words)
-    previous = ["", *words]
-    is_function = [is_function_word(word, before) for before, word in zip(previous, words, strict=False)]
-    shares = torch.where(torch.tensor(is_function), FUNCTION_WORD_SHARE, 1.0)
-    opened = torch.multinomial(shares, count, generator=stream).tolist()
-    return [None if place in opened else word for place, word in enumerate(words)]
+class KeptWords(Allowed):
+    """The words that drafts keep, at their places.
+
+    Args:
+        drafts, requirements: of each row, with as many words as its layout; the requirement is what ``not`` negates.
+    """
+
+    def __init__(
+        self, batch: BatchContext[EditParams], drafts: Sequence[Draft], requirements: Sequence[Requirement]
+    ) -> None:
+        super().__init__(only_words(batch, [draft.kept for draft in drafts], Edit.name).banned)
+        self.batch, self.drafts, self.requirements = batch, drafts, requirements
+        for row, draft in enumerate(drafts):
+            # Under `not` the text may be shorter than any draft.
+            if draft.recased is not None and draft.recased + 1 < batch.length:
+                (word_id,) = batch.vocabulary.encode([other_case(draft.words[draft.recased] or "")])[1:-1]
+                self.banned[row, draft.recased + 1, word_id] = False
+
+    def beside(self, left: Tensor) -> Prepared:
+        """Exchanges the words that other controls rule out, as far as so many may change, and others only then."""
+        drafts = [self._within(row, left[row]) for row in range(len(self.drafts))]
+        return self if drafts == self.drafts else KeptWords(self.batch, drafts, self.requirements)
+
+    def _within(self, row: int, left: Tensor) -> Draft:
+        """The draft of a row beside controls that leave the words ``left [L, V]``."""
+        draft = self.drafts[row]
+        known = [(place, word) for place, word in enumerate(draft.words[: len(left) - 1]) if word is not None]
+        ids = self.batch.vocabulary.encode([word for _, word in known])[1:-1]
+        is_left = left[[place + 1 for place, _ in known], ids].tolist()
+        return draft.without([place for (place, _), fits in zip(known, is_left, strict=True) if not fits])
+
+    def negated(self) -> Prepared | None:
+        return exact_control(self.batch, self.requirements).negated()
+
+
+def _requirement(words: tuple[str, ...], params: EditParams) -> Requirement:
+    if params.tolerance:
+        language = partial(edited, words=words, changes=params.changes, tolerance=params.tolerance)
+    else:
+        language = partial(exchanged, words=words, changes=params.changes)
+    key = words, params.changes, params.tolerance
+    return Requirement(Edit.name, key, tuple(dict.fromkeys(words)), language)
 
 
 def _evidence_for(texts: Sequence[Sequence[str | None]], batch: BatchContext[EditParams]) -> Tensor:
     """Evidence ``[B, L, V]`` for the words that are to stay."""
     evidence = torch.zeros(len(batch), batch.length, len(batch.vocabulary))
     for row, words in enumerate(texts):
-        kept = [(place, word) for place, word in enumerate(words, start=1) if word is not None]
+        kept = [(place, word) for place, word in enumerate(words[: batch.length - 1], start=1) if word is not None]
         ids = batch.vocabulary.encode([word for _, word in kept])[1:-1]
         evidence[row, [place for place, _ in kept], ids] = STAY
     return evidence.to(batch.device)
 
 
-def _at_most(alphabet: Alphabet, words: Sequence[str], changes: int) -> Automaton:
-    """The texts of as many words of which at most ``changes`` differ from ``words``, which the model knows.
-
-    A state is a place and the number of changes before it.
-    """
-    ids = alphabet.numbers(words)
-    assert ids is not None
-    classes, members = partition(alphabet.is_word, {}, ids)
-    width = changes + 1
-    table = np.full(((len(words) + 1) * width, int(classes.max()) + 1), DEAD, dtype=np.int64)
-    for place, word_id in enumerate(ids):
-        for done in range(width):
-            state, following = place * width + done, (place + 1) * width + done
-            table[state] = following + 1 if done < changes else DEAD
-            table[state, members[word_id]] = following
-    table[:, OUTSIDE] = DEAD
-    accepting = np.arange(len(table)) >= len(words) * width
-    return Automaton(classes, table, accepting)
-
-
-def _verdict(text: Sequence[str], words: Sequence[str], changes: int) -> Check:
+def _verdict(text: Sequence[str], words: Sequence[str], params: EditParams) -> Check:
     if len(words) != len(text):
         return Check(0.0, False, f"{len(words)} words, not the {len(text)} of the text")
     pairs = enumerate(zip(text, words, strict=True))
     changed = {place: old for place, (old, new) in pairs if plain(old) != plain(new)}
     marks = tuple(Mark(place, place, old) for place, old in changed.items())
-    passed = len(changed) <= changes
-    why = f"{len(changed)} of {len(text)} words changed" + ("" if passed else f", at most {changes} may")
+    passed = len(changed) <= params.changes
+    why = f"{len(changed)} of {len(text)} words changed" + ("" if passed else f", at most {params.changes} may")
     return Check(1 - len(changed) / len(text), passed, why, () if passed else tuple(changed), marks)
+
+
+def _within_tolerance(text: Sequence[str], words: Sequence[str], params: EditParams) -> Check:
+    changes = changes_between(text, words)
+    score = 1 - changes.total / max(len(text), len(words))
+    beyond = abs(len(words) - len(text)) > params.tolerance
+    passed = changes.total <= params.changes and not beyond
+    why = str(changes)
+    if beyond:
+        why += f": {len(words)} words in place of {len(text)}, and the tolerance is {params.tolerance}"
+    elif not passed:
+        why += f", at most {params.changes} changes may be made"
+    places = sorted([*changes.exchanged, *changes.inserted])
+    marks = [Mark(place, place, changes.exchanged.get(place, "inserted")) for place in places]
+    # A removed word is shown at the word that came after it.
+    without = [(min(place, len(words) - 1), word) for place, word in changes.removed]
+    marks += [Mark(place, place, f"without {word}") for place, word in without]
+    return Check(score, passed, why, () if passed else tuple(places), tuple(marks))

@@ -107,6 +107,13 @@ class Prepared:
         """
         return t if self.looks or overrides(self, "constrain") else None
 
+    def beside(self, left: Tensor) -> Prepared:
+        """The same beside other controls, which leave the words ``left [B, L, V]``; called once, before ``verify``.
+
+        For a control that draws a part of its condition, and can do so anew within what is left.
+        """
+        return self
+
     def verify(self, logits: Tensor) -> None:
         """Called before the first step, with -inf in ``logits [B, L, V]`` for what all controls together exclude.
 
@@ -254,6 +261,12 @@ class Part(NamedTuple):
 
     def phase(self, t: float) -> Hashable:
         return self._call("phase", lambda: self.prepared.phase(t))
+
+    def beside(self, left: Tensor) -> Part:
+        prepared = self._call("beside", lambda: self.prepared.beside(left))
+        if not isinstance(prepared, Prepared):
+            raise self._fault(f"beside must return a Prepared, not {type(prepared).__name__}.")
+        return self._replace(prepared=prepared)
 
     def verify(self, logits: Tensor) -> None:
         self._call("verify", lambda: self.prepared.verify(logits))

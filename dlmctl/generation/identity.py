@@ -56,9 +56,9 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
     """Digests (SHA-256) and versions, so that a run is not continued with other weights or packages of the same name.
 
     Returns:
-        ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, if texts depend on it; with
-        ``unique`` the excluded ``training_texts``; the versions of ``packages`` of third-party controls; and the user's
-        ``files`` and folders.
+        ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, if texts depend on it;
+        with ``unique`` the excluded ``training_texts``; the versions of ``packages`` of third-party controls; and the
+        user's ``files`` and folders.
     """
     names = sorted({spec.name for spec in nested_specs(recipe.control_specs())} & offered_controls().keys())
     packages = {name: origin(offered_controls()[name][0]) for name in names}

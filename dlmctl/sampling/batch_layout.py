@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from dlmctl.control.automata import ExactTokens, merged
 from dlmctl.control.base import Control
 from dlmctl.control.combined import prepare_all
-from dlmctl.control.prepared import Part, PreparedAll
+from dlmctl.control.prepared import Part, PreparedAll, overrides
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.canvas import CanvasLM
-from dlmctl.diffusion.layout import SPECIAL, Layout, lay_out
+from dlmctl.diffusion.layout import SPECIAL, Layout, batch_layouts, lay_out, uniform_logits
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch
@@ -100,7 +102,22 @@ def _parts(control: Control[Any], batch: BatchContext[Any]) -> list[Part]:
     parts = prepare_all(control, batch).parts
     if isinstance(batch.vocabulary, HuggingFaceTokenizer):
         parts = [*parts, *word_count_parts(control, batch, parts)]
-    return merged(parts)
+    return _beside_each_other(merged(parts), batch)
+
+
+def _beside_each_other(parts: list[Part], batch: BatchContext[Any]) -> list[Part]:
+    """The parts, with those that draw a part of their condition told in turn what all others leave."""
+    if len(parts) < 2 or not any(overrides(part.prepared, "beside") for part in parts):
+        return parts
+    layouts = batch_layouts(batch.layouts, batch.device)
+    logits = uniform_logits(layouts, batch.vocabulary, batch.model.config.vocab_size)
+    for number, part in enumerate(parts):
+        if overrides(part.prepared, "beside"):
+            others = [other for other in parts if other is not part]
+            exact = PreparedAll([other for other in others if other.prepared.exact])
+            left = exact.constrain(PreparedAll(others).restrict(logits), torch.ones(len(batch), dtype=torch.float64))
+            parts[number] = part.beside(~left.isneginf())
+    return parts
 
 
 def batch_context(plan: Plan, batch: Batch) -> BatchContext[Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from controls import Contains
 from controls.length import Length
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check, Mark
@@ -274,6 +275,26 @@ def test_exact_constraints_that_fail_are_one_message(pretrained, monkeypatch, me
     with pytest.raises(UserError, match=f"{method} failed: KeyError: 'nowhere'") as caught:
         generate(Letters(), model=pretrained, samples=1, sampler=QUICK)
     message_of(caught)
+
+
+def test_what_others_leave_is_told_before_the_first_step(pretrained, monkeypatch):
+    told = []
+
+    def beside(self, left):
+        told.append(left)
+        return self
+
+    monkeypatch.setattr(PreparedLetters, "beside", beside)
+    generate(Letters() & ~Contains("bread"), model=pretrained, samples=1, sampler=QUICK)
+    (bread,) = pretrained.tokenizer.encode(["bread"])[1:-1]
+    assert told
+    assert not told[0][:, 1:3, bread].any()
+    assert told[0][:, 1:3].any(-1).all()
+    for returned, expected in ((fails, "beside failed: KeyError"), (lambda *_: None, "beside must return a Prepared")):
+        monkeypatch.setattr(PreparedLetters, "beside", returned)
+        with pytest.raises(UserError, match=expected) as caught:
+            generate(Letters() & ~Contains("bread"), model=pretrained, samples=1, sampler=QUICK)
+        message_of(caught)
 
 
 def test_without_a_prepare_a_control_only_checks(pretrained, monkeypatch):

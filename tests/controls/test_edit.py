@@ -2,12 +2,16 @@
 
 import pytest
 
-from controls import Avoid, Contains, Edit, Length, Pattern
+from controls import Avoid, Contains, Edit, Length, Lexicon, Pattern
 from controls.edit import EditParams
+from controls.edit_distance import changes_between
+from controls.edit_drafts import Draft, draft_of
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.sampling import possible_draws
 from tests.tokens.tokenizers_of_all_kinds import model_of
 
 QUICK = SamplerSettings(steps=4)
@@ -69,10 +73,97 @@ def test_a_masked_model_takes_a_step_for_each_open_word_only(everyday):
     assert len(steps) <= 2
 
 
-def test_under_not_a_text_differs_in_more_words(pretrained):
-    result = drawn(pretrained, ~Edit(TEXT, 2) & Length(10))
+@pytest.mark.parametrize("tolerance", [1, 2])
+def test_within_a_tolerance_words_are_inserted_and_removed_too(pretrained, tolerance):
+    text = pretrained.tokenizer.split(TEXT)
+    result = drawn(pretrained, Edit(TEXT, 3, tolerance), samples=40)
     assert result.success == 1.0
-    assert all(changed(sample.words, pretrained.tokenizer.split(TEXT)) > 2 for sample in result)
+    found = [changes_between(text, sample.words) for sample in result]
+    assert {len(sample.words) - len(text) for sample in result} == set(range(-tolerance, tolerance + 1))
+    assert max(changes.total for changes in found) == 3
+    assert len({place for changes in found for place in changes.inserted}) > len(text) // 2
+    assert len({place for changes in found for place, _ in changes.removed}) > len(text) // 2
+    assert any(changes.exchanged for changes in found)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Contains("garden", "bread"),
+        Pattern("<any>* river ."),
+        Avoid("Anna", "grey cats"),
+        Length(10),
+        Length(12),
+        Edit("Anna paints grey cats near the bridge.", 4, 2),
+    ],
+)
+def test_what_other_controls_need_is_found_within_a_tolerance(pretrained, other):
+    result = drawn(pretrained, Edit(TEXT, 3, 2) & other)
+    assert result.success == 1.0
+
+
+def test_a_draft_may_give_the_first_word_its_other_case():
+    drafts = [draft_of(["The", "cat", "sleeps", "."], 3, 1, 5, Draw(0, sample)) for sample in range(60)]
+    moved = [draft for draft in drafts if draft.words[0] is None and draft.recased is not None]
+    assert moved
+    assert all(draft.words[draft.recased] == "The" and draft.most <= 1 for draft in moved)
+    assert all(len(draft.opened) <= draft.most for draft in drafts)
+    removed = [draft_of(["The", "cat", "sleeps", "."], 3, 1, 3, Draw(0, sample)) for sample in range(60)]
+    assert any(draft.words[:1] == ["cat"] and draft.recased == 0 for draft in removed)
+
+
+def test_no_draft_of_a_tolerant_edit_has_more_changes_than_may_be():
+    words = list("abcd")
+    for sample in range(200):
+        length = 2 + sample % 5
+        draft = draft_of(words, 3, 2, length, Draw(0, sample))
+        written = [word or "new" for word in draft.kept]
+        if draft.recased is not None and draft.kept[draft.recased] is not None:
+            written[draft.recased] = "other"
+        assert len(written) == length
+        assert changes_between(words, written).total <= 3
+
+
+def test_words_that_others_rule_out_change_first():
+    draft = Draft(["a", "b", None, "c"], [3], 2)
+    assert draft.without([]) == draft
+    assert draft.without([0]).kept == [None, "b", None, None]
+    assert draft.without([0, 1]).kept == [None, None, None, "c"]
+    assert draft.without([0, 1, 3]) == draft  # more than may change
+
+
+@pytest.mark.parametrize(
+    "other", [Lexicon(function_words=True, letters=[1, 5]), Avoid("paints"), Pattern("<any>* river .")]
+)
+def test_a_draft_without_what_others_rule_out_needs_no_other_layout(pretrained, monkeypatch, other):
+    def unwanted(*_):
+        pytest.fail("laid out anew")
+
+    monkeypatch.setattr(possible_draws, "fitting_layout", unwanted)
+    assert drawn(pretrained, Edit(TEXT, 3) & other).success == 1.0
+
+
+@pytest.mark.parametrize("edit", [Edit(TEXT, 2), Edit(TEXT, 2, 1)])
+def test_under_not_a_text_differs_in_more_words(pretrained, edit):
+    result = drawn(pretrained, ~edit & Edit(TEXT, 3))
+    assert result.success == 1.0
+    text = pretrained.tokenizer.split(TEXT)
+    assert all(changes_between(text, sample.words).total > 2 - edit.sets[0].tolerance for sample in result)
+    assert all(changed(sample.words, text) == 3 for sample in result)
+
+
+def test_under_not_a_text_may_be_shorter_than_any_edit(pretrained, monkeypatch):
+    long = Draft([*[None] * 20, "Anna"], [], 1, recased=20)
+    monkeypatch.setattr("controls.edit.draft_of", lambda *_: long)
+    assert drawn(pretrained, ~Edit(TEXT, 4, 4) & Length(1)).success == 1.0
+
+
+def test_under_not_a_text_with_unknown_words_excludes_what_is_left_of_it(pretrained, caplog):
+    text = "Anna paints two zorbles near the old bridge."
+    result = drawn(pretrained, ~Edit(text, 2) & Edit(TEXT.replace("grey ", ""), 2))
+    assert result.success == 1.0
+    assert "the word 'zorbles' is not among" in caplog.text
+    assert all(changed(sample.words, pretrained.tokenizer.split(text)) == 3 for sample in result)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +172,8 @@ def test_under_not_a_text_differs_in_more_words(pretrained):
         (Edit("Anna paints two zorbles."), "edit: the word 'zorbles' is not among"),
         (Edit(TEXT, 1) & Contains("garden", "bread"), "no text of 10 words is left"),
         (Edit(TEXT, 1) & Length(12), "at least 12 words, another at most 10"),
+        (Edit(TEXT, 2, 1) & Length(12), "at least 12 words, another at most 11"),
+        (Edit(TEXT, 2, 2) & Contains("garden", "bread", "river"), "no text"),
     ],
 )
 def test_what_cannot_be_is_said(pretrained, control, said):
@@ -109,3 +202,24 @@ def test_the_verdict_names_what_changed():
     assert check.why == "2 of 4 words changed, at most 1 may"
     assert control(["The", "cat", "sleeps"]).why == "3 words, not the 4 of the text"
     assert EditParams.model_validate({"text": "a"}).changes == 3
+
+
+def test_the_verdict_within_a_tolerance_marks_each_change():
+    control = Edit("The old cat sleeps .", 2, 1)
+    check = control("the cat sleeps .".split())
+    assert (check.passed, check.score, check.why) == (True, 0.6, "1 word exchanged, 1 removed")
+    assert [mark.to_list() for mark in check.marks] == [[0, 0, "The"], [1, 1, "without old"]]
+    check = control("The very old cat sleeps here .".split())
+    assert (check.passed, check.where) == (False, (1, 5))
+    assert check.why == "2 words inserted: 7 words in place of 5, and the tolerance is 1"
+    assert [mark.to_list() for mark in check.marks] == [[1, 1, "inserted"], [5, 5, "inserted"]]
+    check = control("A dog sleeps now .".split())
+    assert check.why == "4 words exchanged, at most 2 changes may be made"
+    assert control("The old cat sleeps .".split()).why == "no word changed"
+    check = control(["The", "old", "cat", "sleeps"])
+    assert [mark.to_list() for mark in check.marks] == [[3, 3, "without ."]]
+
+
+def test_more_tolerance_than_changes_is_refused():
+    with pytest.raises(UserError, match="`tolerance: 3` needs as many `changes`, not 2"):
+        Edit(TEXT, 2, 3)

@@ -24,7 +24,9 @@ CONTROLS = {
     "semantic": Semantic(food="Italian") & NINE,
     "infill": Infill("The ___{2} is a ___ pub ."),
     "edit": Edit("The pub is a cheap place .", 2),
-    "edit forced": Edit("The pub is a cheap place .", 2) & Avoid("pub"),
+    "edit beside": Edit("The pub is a cheap place .", 2) & Avoid("pub"),
+    "edit within a tolerance": Edit("The pub is a cheap place .", 2, 1) & Length(8),
+    "not edit": ~Edit("The pub is a cheap place .", 2, 1) & Length(7),
     "contains": Contains("riverside", "cheap pub") & NINE,
     "avoid": Avoid("pub", "city centre") & NINE,
     "pattern": Pattern("The <any>+ (pub|place) .") & NINE,
@@ -33,7 +35,7 @@ CONTROLS = {
     "not": ~Semantic(food="Italian") & NINE,
 }
 # Of these the way depends on how much there is to be summed.
-HELD = ("semantic", "edit forced", "contains", "avoid", "pattern", "any")
+HELD = ("semantic", "edit beside", "not edit", "contains", "avoid", "pattern", "any")
 
 
 @pytest.fixture(scope="module")

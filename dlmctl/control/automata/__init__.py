@@ -1,6 +1,7 @@
 """Exact constraints as automata over words: patterns, phrases, word lists, lengths, and their products."""
 
 from dlmctl.control.automata.dfa import Automaton, TooLarge
+from dlmctl.control.automata.edits import edited, exchanged
 from dlmctl.control.automata.exact_control import exact_control
 from dlmctl.control.automata.exact_rows import merged
 from dlmctl.control.automata.exact_tokens import ExactTokens
@@ -24,9 +25,11 @@ __all__ = [
     "alphabet_of",
     "avoiding",
     "complement",
+    "edited",
     "escaped",
     "everything",
     "exact_control",
+    "exchanged",
     "intersection",
     "lengths",
     "log_probability_by_length",

@@ -1,0 +1,114 @@
+"""The automata of edits: the texts that differ from a given text in at most a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from dlmctl.control.automata.dfa import (
+    DEAD,
+    MAX_CELLS,
+    MAX_STATES,
+    OUTSIDE,
+    Automaton,
+    Ints,
+    TooLarge,
+    partition,
+    trimmed,
+)
+from dlmctl.control.automata.languages import UNKNOWN, Alphabet
+
+# Numbers of changes, which are small.
+Costs = npt.NDArray[np.int16]
+
+
+@lru_cache(maxsize=64)
+def exchanged(alphabet: Alphabet, words: tuple[str, ...], changes: int) -> Automaton:
+    """The texts of as many words of which at most ``changes`` differ from ``words``; empty if more are unknown.
+
+    A state is a place and the number of changes before it.
+    """
+    ids, classes = _classes(alphabet, words)
+    width = changes + 1
+    table = np.full(((len(words) + 1) * width, int(classes.max()) + 1), DEAD, dtype=np.int64)
+    for place, word_id in enumerate(ids):
+        for done in range(width):
+            state, following = place * width + done, (place + 1) * width + done
+            table[state] = following + 1 if done < changes else DEAD
+            if word_id != UNKNOWN:
+                table[state, classes[word_id]] = following
+    table[:, OUTSIDE] = DEAD
+    accepting = np.arange(len(table)) >= len(words) * width
+    return trimmed(Automaton(classes, table, accepting))
+
+
+@lru_cache(maxsize=64)
+def edited(alphabet: Alphabet, words: tuple[str, ...], changes: int, tolerance: int) -> Automaton:
+    """The texts of up to ``tolerance`` words more or fewer at an edit distance of at most ``changes`` from ``words``:
+    so many words exchanged, inserted or removed (Levenshtein 1966).
+
+    A state is the number of words read and, for each place of ``words``, the fewest changes that lead there, a row of
+    the table of Wagner & Fischer (1974). Rows are without places from which the end is too far.
+
+    Raises:
+        TooLarge: there are too many such states.
+    """
+    ids, classes = _classes(alphabet, words)
+    differs = np.ones((int(classes.max()) + 1, len(words)), dtype=np.int16)
+    for place, word_id in enumerate(ids):
+        if word_id != UNKNOWN:
+            differs[classes[word_id], place] = 0
+    least, most = max(0, len(words) - tolerance), len(words) + tolerance
+    rows, first = np.minimum(np.arange(len(words) + 1, dtype=np.int16), changes + 1)[None], 0
+    tables, accepting = [], []
+    for read in range(most + 1):
+        accepting.append((rows[:, -1] <= changes) & (read >= least))
+        following = _capped(_after_word(rows, differs), changes, least - read - 1, most - read - 1)
+        distinct, number = np.unique(following.reshape(-1, len(words) + 1), axis=0, return_inverse=True)
+        alive = (distinct <= changes).any(1)
+        first += len(rows)
+        states = np.where(alive, first + np.cumsum(alive) - 1, DEAD)
+        tables.append(states[number.reshape(following.shape[:2])])
+        rows = distinct[alive]
+        if first + len(rows) > MAX_STATES or (first + len(rows)) * len(differs) > MAX_CELLS:
+            raise TooLarge(
+                f"what up to {changes} changes make of a text of {len(words)} words is too much for an automaton of "
+                f"{MAX_STATES} states, which is needed under `not` and where other controls leave no draft.",
+                where="edit",
+                remedy="Allow fewer changes, or less tolerance.",
+            )
+    table = np.concatenate(tables)
+    table[:, OUTSIDE] = DEAD
+    return trimmed(Automaton(classes, table, np.concatenate(accepting)))
+
+
+def _classes(alphabet: Alphabet, words: Sequence[str]) -> tuple[list[int], Ints]:
+    """The id of each word, UNKNOWN without one, and the class ``[V]`` of each token: each word's own, or that of all
+    others."""
+    ids = [(alphabet.numbers([word]) or [UNKNOWN])[0] for word in words]
+    classes, _ = partition(alphabet.is_word, {}, [word_id for word_id in ids if word_id != UNKNOWN])
+    return ids, classes
+
+
+def _after_word(rows: Costs, differs: Costs) -> Costs:
+    """The rows ``[S, C, N + 1]`` after one more word of each class, from ``rows [S, N + 1]``.
+
+    Args:
+        differs: ``[C, N]``, 1 where a word of the class is not the word of the text, else 0.
+    """
+    kept_or_exchanged = rows[:, None, :-1] + differs
+    inserted = np.broadcast_to(rows[:, None] + 1, (len(rows), len(differs), rows.shape[1]))
+    after = np.concatenate([inserted[..., :1], np.minimum(kept_or_exchanged, inserted[..., 1:])], axis=2)
+    places = np.arange(rows.shape[1], dtype=rows.dtype)
+    return np.minimum.accumulate(after - places, axis=2) + places  # words of the text removed after it
+
+
+def _capped(rows: Costs, changes: int, least: int, most: int) -> Costs:
+    """``rows [..., N + 1]`` with ``changes + 1`` at places that are too far: the text has ``least`` to ``most`` words
+    to come, and each word more or fewer than the places left is a change as well."""
+    left = np.arange(rows.shape[-1])[::-1]
+    further = np.maximum(np.maximum(least - left, left - most), 0)
+    return np.where((rows + further > changes) | (most < 0), changes + 1, rows)
