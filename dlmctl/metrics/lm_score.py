@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.quiet_transformers import without_progress_bars
-from dlmctl.checkpoint.scorer import load_scorer_model, seal_scorer
+from dlmctl.checkpoint.scorer import TIED, load_scorer_model, seal_scorer
+from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import DataError, ModelError
 from dlmctl.models.gpt2 import GPT2
@@ -101,12 +101,21 @@ def corpus_nats(judge: Judge, sentences: Sequence[Sequence[str]]) -> float:
 
 
 def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with without_progress_bars():
-        copy.deepcopy(scorer).half().save_pretrained(folder)
-    tokenizer.save(folder)
-    seal_scorer(folder)
+    """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary.
+
+    They replace an earlier scorer together, once all of them are written.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    state = {name: tensor for name, tensor in scorer.state_dict().items() if name != TIED}
+    config = copy.deepcopy(scorer.config)
+    config.architectures = [type(scorer).__name__]
+    with staged(folder) as staging:
+        config.save_pretrained(staging)
+        write_shards(state, staging, dtype=torch.float16)
+        tokenizer.save(staging)
+        seal_scorer(staging)
 
 
 @lru_cache(maxsize=8)
