@@ -67,6 +67,13 @@ def test_of_few_texts_at_least_one_is_held_out_and_one_is_left(tmp_path, texts, 
     }
 
 
+def test_the_fewest_equal_texts_are_held_out_where_all_are_more_than_the_share(tmp_path):
+    path = tmp_path / "few.txt"
+    path.write_text("\n".join([TEXTS[0]] * 4 + [TEXTS[1]] * 3 + [TEXTS[2]] * 4))
+    report = run(path, tmp_path, valid_share=0.1)
+    assert {name: split.rows for name, split in report.splits.items()} == {"train": 8, "valid": 3}
+
+
 def test_equal_texts_stay_on_one_side(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(TEXTS * 3))
