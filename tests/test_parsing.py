@@ -109,6 +109,18 @@ def test_a_saved_parser_is_found_by_its_folder_and_gives_trees_of_the_words(tiny
     assert parser(odd) == [*parser(odd[:2]), *parser(odd[2:])]
 
 
+def test_a_full_disk_leaves_the_parser_that_was_there(tiny, tmp_path, monkeypatch):
+    (tmp_path / PARSER_FILE).write_text("an earlier parser")
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dlmctl.training.parser.write_shards", full)
+    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+        save_parser(tiny, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier parser"]
+
+
 def test_a_text_is_split_behind_its_full_stops():
     assert [" ".join(part) for part in split_sentences("It rained . ( Stay in ! ) Good".split())] == [
         "It rained .",

@@ -9,7 +9,7 @@ from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check, mean_score
 from dlmctl.errors import ModelError
 from dlmctl.generation.generate import generate
-from dlmctl.generation.ranking import mean_bleu, satisfied, utilities
+from dlmctl.generation.ranking import mean_bleu, ranks_by_scorer, satisfied, utilities
 from dlmctl.metrics.fluency import Fluency
 from dlmctl.recipe.settings import Quota, SamplerSettings, Until
 from dlmctl.text.word_counts import FILE
@@ -50,6 +50,21 @@ class Shortish(Control):
 )
 def test_satisfied(least, checks, answer):
     assert satisfied(checks, Until(satisfied=least)) is answer
+
+
+@pytest.mark.parametrize(
+    ("candidates", "until", "quota", "answer"),
+    [
+        (1, None, None, False),
+        (1, Until(max_rounds=1), None, False),
+        (2, None, None, True),
+        (1, Until(max_rounds=2), None, True),
+        (1, None, Quota(), True),
+    ],
+)
+def test_the_scorer_chooses_only_where_several_texts_are_drawn(candidates, until, quota, answer):
+    assert ranks_by_scorer(["fluency"], candidates, until, quota) is answer
+    assert not ranks_by_scorer(["satisfaction"], candidates, until, quota)
 
 
 def test_mean_score():

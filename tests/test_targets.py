@@ -338,6 +338,21 @@ def test_numbers_of_tables_with_semicolons_have_decimal_commas(here, mark, comma
             read(ClassifierParams, {"label": "x", "pass_at": "{p}"})
 
 
+def test_cells_of_spreadsheets_say_true_and_false_in_any_case():
+    from dlmctl.control.base import ControlParams
+    from dlmctl.recipe.cells import fill_params, read_params
+
+    class Params(ControlParams):
+        polite: bool
+
+    def read(cell):
+        return read_params(Params, fill_params(Params, {"polite": "{p}"}, {"p": cell})).polite
+
+    assert [read(cell) for cell in ("TRUE", "False", "yes", "No ")] == [True, False, True, False]
+    with pytest.raises(ValueError, match="boolean"):
+        read("perhaps")
+
+
 # Short ways in.
 
 

@@ -35,7 +35,7 @@ def resolve(source: str | Path) -> Path:
     files that are not in the hub's cache yet; with ``HF_HUB_OFFLINE=1`` not even then.
 
     Raises:
-        ModelError: there is no such model, or it cannot be downloaded.
+        ModelError: there is no such model, its folder may not be entered, or it cannot be downloaded.
     """
     path = Path(os.path.expanduser(source))  # Path.expanduser would raise for an unknown user
     if _exists(path / "config.json") or _is_original(path):
@@ -43,6 +43,7 @@ def resolve(source: str | Path) -> Path:
     bundled = bundled_path("models", str(source))
     if bundled is not None:
         return bundled
+    _check_access(path)
     if _is_dir(path):
         raise ModelError("is not a model: config.json is missing.", where=str(source), remedy=_known(path))
     if _exists(path) and path.is_file():
@@ -77,6 +78,20 @@ def _exists(path: Path) -> bool:
         return os.path.lexists(path)
     except ValueError:  # a name with a NUL
         return False
+
+
+def _check_access(path: Path) -> None:
+    """Refuse a folder that may not be entered; it would seem empty, and one inside it missing.
+
+    Raises:
+        ModelError: it may not.
+    """
+    try:
+        os.lstat(path / "config.json")
+    except PermissionError as error:
+        raise ModelError(f"cannot be read: {error.strerror}.", where=str(path)) from None
+    except (OSError, ValueError):  # missing, or not a valid name
+        pass
 
 
 def _is_dir(path: Path) -> bool:

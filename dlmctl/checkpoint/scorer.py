@@ -38,7 +38,7 @@ ORIGINS = "trained_on_from"
 DIGEST_BYTES = 1 << 18
 """Bytes at the end of a scorer's weights that identify it."""
 # The output head is tied to the embeddings and not stored.
-_TIED = "lm_head.weight"
+TIED = "lm_head.weight"
 _REMEDY = "Train one with `dlmctl train scorer`."
 
 
@@ -110,7 +110,7 @@ def load_scorer_model(folder: Path) -> GPT2:
     settings = scorer_sizes(folder)
     digests = settings.get(DIGESTS)
     state = load_weights(folder)
-    state.pop(_TIED, None)
+    state.pop(TIED, None)
     if settings["n_embd"] % settings["n_head"]:
         what = f"n_embd {settings['n_embd']} is not a multiple of n_head {settings['n_head']}."
         raise ModelError(what, where=str(folder / "config.json"), remedy=_REMEDY)

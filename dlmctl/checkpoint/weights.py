@@ -79,7 +79,7 @@ def staged(folder: Path) -> Iterator[Path]:
         _remove_outdated(folder, {path.name for path in files})
     except OSError as error:
         raise UserError(
-            f"cannot be written: {error}.",
+            f"cannot be written: {error.strerror or error}.",
             where=str(folder),
             remedy="Existing files are unchanged; make room or choose another folder.",
         ) from None
@@ -101,7 +101,7 @@ def check_new(folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UserError(f"cannot be written: {error}.", where=str(folder)) from None
+        raise UserError(f"cannot be written: {error.strerror or error}.", where=str(folder)) from None
     if names:
         kind = "weights" if any(name.endswith((".pt", ".safetensors")) for name in names) else "other files"
         raise UserError(f"already holds {kind}.", where=str(folder), remedy="Choose another folder.")

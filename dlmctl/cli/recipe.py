@@ -139,12 +139,19 @@ def _prompt_for_parameters(plugin: Plugin) -> dict[str, Any]:
 
 
 @app.command()
-def validate(name: RecipeName, model: AnyModel = None, settings: Settings = None) -> None:
+def validate(
+    name: RecipeName,
+    model: AnyModel = None,
+    targets: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A table whose rows fill the recipe's placeholders {column}.")
+    ] = None,
+    settings: Settings = None,
+) -> None:
     """Check a recipe against its model without drawing; the first error is reported with its line."""
     from dlmctl.generation.diagnose import validate_recipe
     from dlmctl.recipe.load import load_recipe
 
-    validate_recipe(*load_recipe(name, overrides(settings, model=model)))
+    validate_recipe(*load_recipe(name, overrides(settings, model=model, targets=targets)))
     typer.echo(f"{name}: valid")
 
 

@@ -15,6 +15,7 @@ from dlmctl.datasets.readers import read_corpus, sniff
 from dlmctl.errors import DataError
 from dlmctl.evaluation.samples import sentences_of, text_figures
 from dlmctl.generation.bulk import generate_shards
+from dlmctl.generation.output import atomic_write
 from dlmctl.generation.run import TextProgress
 from dlmctl.generation.shards import merge
 from dlmctl.metrics.diversity import mean_bleu_to, novelty
@@ -88,7 +89,8 @@ def decode(
             "bleu_to_references": mean_bleu_to(words, reference_words),
         }
     decoded = Decoded(figures, reference_figures, run.rows, drawn, seconds)
-    (out / METRICS).write_text(json.dumps(report(decoded), indent=2) + "\n", "utf-8")
+    with atomic_write(out / METRICS) as partial:
+        partial.write_text(json.dumps(report(decoded), indent=2) + "\n", "utf-8")
     return decoded
 
 

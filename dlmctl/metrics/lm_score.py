@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from dlmctl.annotators.scorer import Judge, token_nats
-from dlmctl.checkpoint.quiet_transformers import without_progress_bars
-from dlmctl.checkpoint.scorer import seal_scorer
+from dlmctl.checkpoint.scorer import TIED, seal_scorer
+from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.errors import DataError
 from dlmctl.models.gpt2 import GPT2
 from dlmctl.text.tokenizer import Tokenizer
@@ -48,11 +50,19 @@ def corpus_nats(judge: Judge, sentences: Sequence[Sequence[str]]) -> float:
 def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path, origins: Sequence[str] = ()) -> None:
     """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary.
 
+    They replace an earlier scorer together, once all of them are written.
+
     Args:
         origins: as for ``seal_scorer``.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with without_progress_bars():
-        copy.deepcopy(scorer).half().save_pretrained(folder)
-    tokenizer.save(folder)
-    seal_scorer(folder, origins)
+    state = {name: tensor for name, tensor in scorer.state_dict().items() if name != TIED}
+    config = copy.deepcopy(scorer.config)
+    config.architectures = [type(scorer).__name__]
+    with staged(folder) as staging:
+        config.save_pretrained(staging)
+        write_shards(state, staging, dtype=torch.float16)
+        tokenizer.save(staging)
+        seal_scorer(staging, origins)

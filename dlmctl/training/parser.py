@@ -29,17 +29,17 @@ from dlmctl.annotators.parsing import (
     parse,
     stack_ids,
 )
-from dlmctl.annotators.tagging import TAGGER_FILE, load_tagger, upos_tagger
+from dlmctl.annotators.tagging import load_tagger, upos_tagger
 from dlmctl.annotators.trees import JOIN, Tree, labelled_spans, read_trees, simplify
 from dlmctl.checkpoint.precision import round_matrices
-from dlmctl.checkpoint.weights import save_weights
+from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.datasets.conllu import TaggedSentence
 from dlmctl.datasets.dataset import BatchPlan
 from dlmctl.errors import DataError
 from dlmctl.text.files import require_file
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
-from dlmctl.training.tagger import fit_crf, read_conllu
+from dlmctl.training.tagger import fit_crf, read_conllu, save_tagger
 
 # Feature values and labels rarer than this in training are treated as unseen.
 MIN_FEATURE, MIN_LABEL = 2, 5
@@ -216,11 +216,15 @@ def _frequent(counts: Counter[str], min_count: int, most: int | None = None) -> 
 
 
 def save_parser(model: ChartParser, folder: Path) -> None:
-    """Write a parser for ``dlmctl.annotators.parsing.load_parser``, with weights in half precision or less."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a parser for ``dlmctl.annotators.parsing.load_parser``, with weights in half precision or less.
+
+    Raises:
+        UserError: the folder cannot be written; what was there is unchanged.
+    """
     saved = {"format": PARSER_FORMAT, **model.config.model_dump()}
-    (folder / PARSER_FILE).write_text(json.dumps(saved, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
-    save_weights(round_matrices(model.state_dict(), BITS), folder)
+    with staged(folder) as staging:
+        (staging / PARSER_FILE).write_text(json.dumps(saved, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+        write_shards(round_matrices(model.state_dict(), BITS), staging)
 
 
 def read_treebank(path: Path) -> list[Tree]:
@@ -254,7 +258,7 @@ def jackknifed(tagged: list[TaggedSentence]) -> dict[tuple[str, ...], list[str]]
         rest = [sentence for at, sentence in enumerate(tagged) if at % FOLDS != fold]
         held_out = [sentence.words for sentence in tagged[fold::FOLDS]]
         with tempfile.TemporaryDirectory() as scratch:
-            (Path(scratch) / TAGGER_FILE).write_text(json.dumps(fit_crf(rest)), "utf-8")
+            save_tagger(fit_crf(rest), Path(scratch))
             tagger = load_tagger(Path(scratch))
         tags_of |= {tuple(words): tags for words, tags in zip(held_out, tagger(held_out), strict=True)}
     return tags_of

@@ -11,6 +11,7 @@ from typing import Any
 
 from dlmctl.annotators.field import Tagger, features
 from dlmctl.annotators.tagging import TAGGER_FILE, TAGGER_FORMAT, UPOS_TAGS, load_tagger
+from dlmctl.checkpoint.weights import staged
 from dlmctl.datasets.conllu import TaggedSentence, conllu_sentences
 from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError, UserError
@@ -56,7 +57,7 @@ def train_tagger(
 
     Raises:
         DataError: a file cannot be read or is not CoNLL-U.
-        UserError: a penalty is negative or no number, or python-crfsuite is not installed.
+        UserError: a penalty is negative or no number, python-crfsuite is not installed, or ``out`` cannot be written.
     """
     for name, penalty in (("l1", l1), ("l2", l2)):
         if not 0 <= penalty < math.inf:
@@ -65,8 +66,14 @@ def train_tagger(
     check_writable(out)
     sentences = read_conllu(train) * gold_passes + ([] if silver is None else read_conllu(silver))
     tagger = fit_crf(sentences, l1, l2)
-    (out / TAGGER_FILE).write_text(json.dumps(tagger, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+    with staged(out) as staging:
+        save_tagger(tagger, staging)
     return accuracy(load_tagger(out), held_out)
+
+
+def save_tagger(tagger: dict[str, Any], folder: Path) -> None:
+    """Write the result of ``fit_crf`` for ``load_tagger``."""
+    (folder / TAGGER_FILE).write_text(json.dumps(tagger, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
 
 
 def fit_crf(sentences: Iterable[TaggedSentence], l1: float = L1, l2: float = L2) -> dict[str, Any]:

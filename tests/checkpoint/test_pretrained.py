@@ -1,7 +1,9 @@
 """Saving and loading models: a round trip is exact, and every invalid folder gives one message."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,6 +135,22 @@ def test_a_folder_that_cannot_be_made_is_said(model, tokenizer, tmp_path):
 
 
 # What can be wrong with a folder.
+
+
+@pytest.mark.parametrize("inside", ["", "model"])
+def test_a_folder_that_may_not_be_entered_is_not_called_missing(tmp_path, monkeypatch, inside):
+    lstat, locked = os.lstat, tmp_path / "locked"
+    (locked / inside).mkdir(parents=True)
+
+    def denied(path, **options):  # permissions do not bind the superuser, who may run the tests
+        if locked in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return lstat(path, **options)
+
+    monkeypatch.setattr("os.lstat", denied)
+    with pytest.raises(ModelError) as caught:
+        resolve(locked / inside)
+    assert str(caught.value) == f"{locked / inside}: cannot be read: Permission denied."
 
 
 def edit(path, **changes):

@@ -57,6 +57,24 @@ def test_the_rows_held_out_follow_from_the_seed(source, tmp_path):
     assert valid_texts[0] == valid_texts[1] != valid_texts[2]
 
 
+@pytest.mark.parametrize(("texts", "share", "held_out"), [(2, 0.05, 1), (10, 0.05, 1), (10, 0.25, 2), (4, 0.99, 3)])
+def test_of_few_texts_at_least_one_is_held_out_and_one_is_left(tmp_path, texts, share, held_out):
+    path = tmp_path / "few.txt"
+    path.write_text("\n".join(TEXTS[:texts]))
+    report = run(path, tmp_path, valid_share=share)
+    assert {name: split.rows for name, split in report.splits.items()} == {
+        "train": texts - held_out,
+        "valid": held_out,
+    }
+
+
+def test_the_fewest_equal_texts_are_held_out_where_all_are_more_than_the_share(tmp_path):
+    path = tmp_path / "few.txt"
+    path.write_text("\n".join([TEXTS[0]] * 4 + [TEXTS[1]] * 3 + [TEXTS[2]] * 4))
+    report = run(path, tmp_path, valid_share=0.1)
+    assert {name: split.rows for name, split in report.splits.items()} == {"train": 8, "valid": 3}
+
+
 def test_equal_texts_stay_on_one_side(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(TEXTS * 3))

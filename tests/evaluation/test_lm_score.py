@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dlmctl.annotators.scorer import load_scorer, sequence_nats
-from dlmctl.errors import DataError, ModelError
+from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.metrics.lm_score import lm_score, mean_nats, save_scorer
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.scorer import ScorerSizes, build_scorer
@@ -84,6 +84,19 @@ def test_saved_and_loaded_scores_differ_by_less_than_a_thousandth(scorer, tokeni
     assert next(loaded.parameters()).dtype == scorer.dtype == torch.float32
     assert lm_score(loaded, words, CORPUS) == pytest.approx(before, abs=1e-3)
     assert not list((tmp_path / "scorer").glob("*.bin"))
+
+
+def test_a_full_disk_leaves_the_scorer_that_was_there(scorer, tokenizer, tmp_path, monkeypatch):
+    save_scorer(scorer, tokenizer, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(WordTokenizer, "save", full)
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device\. Existing files are unchanged"):
+        save_scorer(build_scorer(ScorerSizes(length=8, hidden=8, layers=1, heads=2), tokenizer), tokenizer, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_loaded_scorer_computes_what_transformers_does(scorer, tokenizer, tmp_path):

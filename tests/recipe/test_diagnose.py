@@ -133,3 +133,16 @@ def test_the_command_says_valid_only_if_the_model_agrees(tmp_path, model_folder)
     bad = CliRunner().invoke(app, ["recipe", "validate", str(tmp_path / "bad.yaml")])
     assert (bad.exit_code, bad.stdout) == (2, "")
     assert "bad.yaml:3: sample 0: the target has 50 words" in bad.stderr
+
+
+def test_the_command_checks_a_recipe_with_placeholders_against_a_table(tmp_path, model_folder):
+    recipe, table = tmp_path / "mine.yaml", tmp_path / "mine.csv"
+    recipe.write_text(f"model: {model_folder}\ncontrols:\n  - length: {{words: '{{n}}'}}\n")
+    table.write_text("n\n5\n")
+    command = ["recipe", "validate", str(recipe)]
+    assert "Pass a table (--targets FILE.csv" in CliRunner().invoke(app, command).stderr
+    assert CliRunner().invoke(app, [*command, "--targets", str(table)]).stdout == f"{recipe}: valid\n"
+    table.write_text("n\n5\n50\n")
+    bad = CliRunner().invoke(app, [*command, "--targets", str(table)])
+    assert bad.exit_code == 2
+    assert "mine.csv:3: the target has 50 words" in bad.stderr

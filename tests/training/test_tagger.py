@@ -56,6 +56,18 @@ def test_a_tagger_is_trained_saved_and_found_by_its_folder(treebank, tmp_path):
     assert upos_tagger(str(out))([["He", "swim"]]) == [["PRON", "VERB"]]
 
 
+def test_a_full_disk_leaves_the_tagger_that_was_there(treebank, tmp_path, monkeypatch):
+    (tmp_path / TAGGER_FILE).write_text("an earlier tagger")
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dlmctl.checkpoint.weights.flush_to_disk", full)
+    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+        train_tagger(treebank, treebank, tmp_path)
+    assert (tmp_path / TAGGER_FILE).read_text() == "an earlier tagger"
+
+
 def test_sentences_of_another_tagger_are_learned_from_beside_the_treebank(treebank, tmp_path):
     silver = tmp_path / "silver.conllu"
     # Says otherwise than the treebank about a word, and knows another.
