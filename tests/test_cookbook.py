@@ -86,3 +86,12 @@ def test_words_are_expected_or_not(files):
         fits = float(row["least"]) <= float(row["surprisal_nats"]) <= float(row["most"])
         assert row["surprisal_passed"] == str(int(fits))
     assert sum(row["surprisal_passed"] == "1" for row in rows) >= 3
+
+
+def test_a_word_is_put_in(files):
+    run("A word put in where it fits")
+    rows = table(files / "inserted.csv")
+    assert [row["passed"] for row in rows] == ["1", "1", "1"]
+    for row in rows:
+        assert row["word"] in row["text"].split()
+        assert abs(len(row["text"].split()) - len(row["sentence"].split())) <= 1
