@@ -15,7 +15,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from controls import Avoid, Contains, Edit, Infill, Length, Lexicon, Pattern, Pos, Semantic, SyntaxTree
+from controls import (
+    Avoid,
+    Characters,
+    Contains,
+    Edit,
+    Infill,
+    Length,
+    Lexicon,
+    Pattern,
+    Pos,
+    Semantic,
+    Surprisal,
+    Syllables,
+    SyntaxTree,
+)
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control import nan_checks
 from dlmctl.control.automata import scan
@@ -41,6 +55,9 @@ CONTROLS: dict[str, Control[Any] | None] = {
     "avoid": Avoid("pub", "city centre"),
     "pattern": Pattern("The <any>+ (pub|place) <any>* ."),
     "lexicon": Lexicon(words=["the", "pub", "place", "is", "a", "cheap", "good", "with", "food", "and"]),
+    "syllables": Syllables(14),
+    "characters": Characters(50, tolerance=5),
+    "surprisal": Surprisal(where={"place": -2}, nats=[3, 6]) & Length(14),
 }
 MASKED = {name: control for name, control in CONTROLS.items() if name != "semantic"} | {
     "contains": Contains("garden", "old house"),
