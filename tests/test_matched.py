@@ -86,6 +86,11 @@ def test_a_condition_that_draws_no_item_still_judges_words(masked):
     assert item.properties["short"][0]["frequency"] > 0
 
 
+def test_items_are_drawn_under_the_condition_that_is_named(masked):
+    assert {item.drawn for item in sets_of(masked, RECIPE + "drawn: long\n").items} == {"long"}
+    assert {item.drawn for item in sets_of(masked).items} == {"long", "short"}
+
+
 def test_items_are_determined_by_the_seed(masked):
     words = [[item.texts["long"].words for item in sets_of(masked, RECIPE, f"seed={seed}").items] for seed in (1, 1, 2)]
     assert words[0] == words[1] != words[2]
@@ -236,6 +241,7 @@ def test_faults_of_recipes_are_reported_with_their_line(masked, tmp_path):
     assert "mine.yaml:9: lexicon: no word is left" in fault("letters: [6, null]", "letters: [40, 50]")
     assert "cannot be called 'frame'" in fault("short:", "frame:")
     assert "begins like other columns" in fault("short:", "long_word:")
+    assert "`drawn` is no condition: 'lang'. Did you mean 'long'?" in fault("samples: 6", "samples: 6\ndrawn: lang")
     (tmp_path / "plain.yaml").write_text(f"model: {masked.folder}\n")
     with pytest.raises(RecipeError, match="has no `conditions`"):
         load_matched(str(tmp_path / "plain.yaml"))

@@ -136,6 +136,8 @@ class _Run:
 
     def drawing_condition(self, index: int) -> str:
         """The condition that an item's text is drawn under."""
+        if self.recipe.drawn is not None:
+            return self.recipe.drawn
         names = list(self.recipe.conditions)
         return names[index % len(names)]
 

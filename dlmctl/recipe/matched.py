@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from dlmctl.annotators.word_selection import Where
+from dlmctl.errors import did_you_mean
 from dlmctl.recipe.recipe import ControlSpec, Recipe, specs_at
 from dlmctl.recipe.settings import Quota, Until
 
@@ -37,6 +38,20 @@ class MatchedRecipe(Recipe):
         description="for matched sets: the properties of exchanged words in which the conditions of an item may differ "
         "by so much at most, such as `{letters: 1, zipf: 0.2}`",
     )
+
+    drawn: str | None = Field(
+        default=None,
+        description="for matched sets: the condition that every item's text is drawn under, before the words are "
+        "exchanged; if not given, each condition in turn",
+    )
+
+    @model_validator(mode="after")
+    def _drawn_is_a_condition(self) -> Self:
+        if self.drawn is not None and self.drawn not in self.conditions:
+            raise ValueError(
+                f"`drawn` is no condition: {self.drawn[:40]!r}. {did_you_mean(self.drawn, list(self.conditions))}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_are_valid_columns(self) -> Self:
