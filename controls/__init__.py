@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the same for type checkers
     from .lexicon import Lexicon as Lexicon
     from .pattern import Pattern as Pattern
     from .pos import Pos as Pos
+    from .rhyme import Rhyme as Rhyme
     from .semantic import Semantic as Semantic
     from .surprisal import Surprisal as Surprisal
     from .syllables import Syllables as Syllables
@@ -36,6 +37,7 @@ _HOMES = {
     "Pattern": ".pattern",
     "Pos": ".pos",
     "Predicate": ".check",
+    "Rhyme": ".rhyme",
     "Semantic": ".semantic",
     "Surprisal": ".surprisal",
     "Syllables": ".syllables",
