@@ -10,6 +10,7 @@ from dlmctl.generation.control_for import ControlFor
 from dlmctl.generation.diagnose import validate_recipe
 from dlmctl.generation.matched_table import columns_of, write_table
 from dlmctl.recipe.load import read_recipe
+from dlmctl.text.syllables import syllables
 from tests.test_matched import RECIPE, masked, sets_of
 
 __all__ = ["masked"]  # the fixture
@@ -38,6 +39,18 @@ def test_exchanged_words_are_within_the_tolerances_in_the_first_round(masked):
     assert {len(word) for word in words_of(sets, "short")} == {4}
     assert all(item.differences["letters"] == 2 and item.differences["zipf"] <= 0.5 for item in sets.items)
     assert all("control_for" not in sample.checks for item in sets.items for sample in item.texts.values())
+
+
+def test_words_are_matched_on_syllables(masked, tmp_path):
+    text = MATCHED.replace("letters: 2, zipf: 0.5", "syllables: 1").replace("letters: [3, 4]", "letters: [4, 4]")
+    sets = sets_of(masked, text, "samples=4")
+    write_table(sets, tmp_path / "items.csv")
+    with (tmp_path / "items.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        counts = [syllables(row[f"{name}_word"]) for name in sets.conditions]
+        assert [row[f"{name}_syllables"] for name in sets.conditions] == [str(count) for count in counts]
+        assert row["difference_syllables"] == str(abs(counts[0] - counts[1]))
 
 
 def test_every_two_of_three_conditions_are_within_the_tolerances(masked):
