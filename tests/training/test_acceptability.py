@@ -15,7 +15,7 @@ import torch
 from dlmctl.checkpoint.control_weights import acceptability_folder, control_folders
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.checkpoint.reader import write_reader
-from dlmctl.checkpoint.scorer import scorer_digest
+from dlmctl.checkpoint.scorer import save_scorer, scorer_digest
 from dlmctl.checkpoint.weights import load_weights, save_weights
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
@@ -25,7 +25,6 @@ from dlmctl.generation.generate import generate
 from dlmctl.generation.identity import identity
 from dlmctl.generation.scoring import load_scoring
 from dlmctl.metrics.fluency import REPEATED, WORST_SHARE
-from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.models.acceptability import STRIDE
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.text.tokenizer import WordTokenizer
