@@ -6,7 +6,7 @@ import pytest
 
 from dlmctl.text.penn import split_penn
 from dlmctl.text.spelling import detokenize, split_words
-from dlmctl.text.syllables import syllables
+from dlmctl.text.syllables import syllables, syllables_of_words
 from dlmctl.text.written_length import step
 
 
@@ -23,8 +23,7 @@ from dlmctl.text.written_length import step
     ],
 )
 def test_syllables(text, expected):
-    words = text.split()
-    assert [syllables(word, before) for before, word in zip(["", *words], words, strict=False)] == expected
+    assert syllables_of_words(text.split()) == expected
 
 
 def test_words_that_are_not_in_the_dictionary_follow_the_rule():

@@ -1,6 +1,7 @@
 """Words as expected or unexpected as asked, judged by a language model that reads the words before."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,12 +14,15 @@ from dlmctl.annotators.causal import CausalLM
 from dlmctl.annotators.scorer import scorer_of, token_nats
 from dlmctl.annotators.surprisal import surprisals
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.errors import ModelError, RecipeError, UserError
 from dlmctl.generation.flat import Columns
 from dlmctl.generation.generate import generate
 from dlmctl.generation.matched import run_matched
 from dlmctl.generation.matched_table import columns_of, rows_of
 from dlmctl.recipe.load import load_matched
+from dlmctl.training.scorer import ScorerSizes, build_scorer
+from tests.tokens.tokenizers_of_all_kinds import model_of
 
 GLASS = Pattern("<any>{3,7} umbrella .")
 
@@ -120,6 +124,24 @@ def test_pieces_of_words_are_summed(monkeypatch):
     assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[None, 3, 3, 1]]
 
 
+def test_a_scorer_over_pieces_of_words_judges_whole_words(tmp_path):
+    model = replace(model_of("bytes"), folder=tmp_path)
+    scorer = build_scorer(ScorerSizes(length=12, hidden=16, layers=1, heads=2), model.tokenizer)
+    save_scorer(scorer, model.tokenizer, tmp_path / "scorer")
+    control = Surprisal(where={"place": [1, 2]}, nats=[None, 99]).for_model(model)
+    words = "Gardens are n't near the old Stone Oven .".split()
+    nats = token_nats(*scorer_of(tmp_path), [words], cut=True)[0]
+    pieces = [model.tokenizer.token(token) for token in model.tokenizer.encode(words)[1:-1]]
+    first = next(at for at, piece in enumerate(pieces) if piece.startswith("Ġ"))
+    read = surprisals(scorer_of(tmp_path), [words], [""])[0]
+    assert first > 1
+    assert read[0] == pytest.approx(sum(nats[:first]))
+    assert read[-1] is None  # further than it reads
+    assert None not in read[:3]
+    assert control(words).marks[0].label == f"{read[0]:.2f}"
+    assert Surprisal(word="Gardens", nats=[None, 99]).for_model(model)(words).passed
+
+
 def test_verdicts(everyday):
     control = Surprisal(word="rain", nats=[None, 1]).for_model(everyday)
     check = control(["It", "began", "to", "rain", "."])
@@ -158,6 +180,12 @@ def test_what_cannot_be_is_said(everyday, pretrained):
         generate(Surprisal(word="old house", nats=[None, 1]), model=everyday, samples=1)
     with pytest.raises(RecipeError, match="surprisal: the word 'zorbles' is not among"):
         generate(Surprisal(word="zorbles", nats=[None, 1]), model=everyday, samples=1)
+    with pytest.raises(RecipeError, match="surprisal: the word 'umbrella' is not among"):  # its scorer knows it
+        generate(
+            Surprisal(word="umbrella", nats=[None, 1], scorer=str(everyday.folder / "scorer")),
+            model=pretrained,
+            samples=1,
+        )
     with pytest.raises(RecipeError, match=r"has no scorer.*scorer: gpt2"):
         generate(Surprisal(word="cats", nats=[None, 1]), model=pretrained, samples=1)
     with pytest.raises(ModelError, match="no such model"):
