@@ -10,6 +10,7 @@ from dlmctl.generation.control_for import ControlFor
 from dlmctl.generation.diagnose import validate_recipe
 from dlmctl.generation.matched_table import columns_of, write_table
 from dlmctl.recipe.load import read_recipe
+from dlmctl.text.syllables import syllables
 from tests.test_matched import RECIPE, masked, sets_of
 
 __all__ = ["masked"]  # the fixture
@@ -65,6 +66,17 @@ def test_words_are_matched_on_columns_of_a_table(masked, tmp_path):
         RecipeError, match=r"'level' has names, such as 'A1', which can only be the same. Write `level: 0`"
     ):
         sets_of(masked, text.replace("level: 0", "level: 1"))
+
+
+def test_words_are_matched_in_syllables(masked, tmp_path):
+    sets = sets_of(masked, RECIPE + "control_for: {{syllables: 1}}\n", "sampler.temperature=20.0", ONE_ROUND)
+    write_table(sets, tmp_path / "items.csv")
+    with (tmp_path / "items.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        short, long = (syllables(row[f"{name}_word"]) for name in sets.conditions)
+        assert (row["short_syllables"], row["long_syllables"]) == (str(short), str(long))
+        assert int(row["difference_syllables"]) == abs(long - short) <= 1
 
 
 def test_words_exchanged_by_tag_are_within_the_tolerances(masked):
