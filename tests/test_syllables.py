@@ -27,8 +27,8 @@ def test_syllables(text, expected):
 
 
 def test_words_that_are_not_in_the_dictionary_follow_the_rule():
-    invented = ["grumbled", "flonker", "zibbled", "trondle", "snazed", "blivious", "wuggish", "tropely", "sprizing"]
-    assert list(map(syllables, invented)) == [2, 2, 2, 2, 1, 3, 2, 2, 2]
+    invented = "grumbled flonker zibbled trondle snazed snatted vorded blivious wuggish tropely sprizing gruithm"
+    assert list(map(syllables, invented.split())) == [2, 2, 2, 2, 1, 2, 2, 3, 2, 2, 2, 2]
 
 
 def written_length(words):
@@ -54,7 +54,7 @@ def written_length(words):
 )
 def test_the_length_of_a_text_follows_from_its_words_one_by_one(split, text):
     words = split(text)
-    assert written_length(words) in (len(detokenize(words)), None)
+    assert written_length(words) == len(detokenize(words))
 
 
 def test_the_length_of_any_words():

@@ -55,6 +55,13 @@ def test_words_at_places_are_guided(everyday):
     assert guided > free + 0.2
 
 
+@pytest.mark.parametrize(("where", "least"), [({"place": 5}, 5), ({"place": [2, -6]}, 6), ({"tag": "NOUN"}, None)])
+def test_texts_have_room_for_the_places(where, least):
+    control = Surprisal(where=where, nats=[1, None])
+    words = control.word_range(control.sets[0])
+    assert (words and words[0]) == least
+
+
 def test_words_far_from_the_bounds_lose_what_they_are_beyond():
     selected = torch.zeros(2, 4, dtype=torch.bool)
     selected[1, 2] = True

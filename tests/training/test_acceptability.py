@@ -24,6 +24,7 @@ from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.identity import identity
 from dlmctl.generation.scoring import load_scoring
+from dlmctl.metrics.acceptability import load_acceptability
 from dlmctl.metrics.fluency import REPEATED, WORST_SHARE
 from dlmctl.models.acceptability import STRIDE
 from dlmctl.recipe.recipe import Recipe
@@ -292,6 +293,8 @@ def test_a_model_trained_on_from_it_has_its_texts_read_by_it(folder, learned, ro
     texts = [rows[0], [*rows[1][:-1], "lutes"]]
     scores = [[one.acceptability for one in load_scoring(model, reads=True).of(texts)] for model in (tuned, learned)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert "lutes" in load_acceptability(tuned).tokenizer
+    assert "lutes" not in learned.tokenizer
     # A model trained on from that one names the same reader.
     other = Pretrained(network, words, tmp_path / "again")
     save_pretrained(network, words, other.folder)
