@@ -12,7 +12,7 @@ from controls import Length, Pattern, Surprisal
 from controls.surprisal import WEIGHT, Expected
 from dlmctl.annotators.causal import CausalLM
 from dlmctl.annotators.scorer import scorer_of, token_nats
-from dlmctl.annotators.surprisal import surprisals
+from dlmctl.annotators.surprisal import load_reader, surprisals
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.errors import ModelError, RecipeError, UserError
@@ -99,17 +99,19 @@ def test_tables_have_a_column_with_the_numbers(everyday):
 
 
 def test_the_columns_of_a_generator_do_not_depend_on_the_batch(everyday):
+    judged = {"surprisal": {"word": "rain", "nats": [None, 20]}}
     recipe = {
         "model": "everyday",
         "samples": 1,
         "sampler": {"steps": 3},
-        "controls": [{"pattern": "<any>{3} {word} ."}, {"surprisal": {"word": "rain", "nats": [None, 20]}}],
+        "controls": [{"pattern": "<any>{3} {word} ."}, judged, {"not": judged}],
     }
     generator = dlmctl.Generator(recipe)
     with_it, without = (generator({"index": [0], "word": [word]}) for word in ("rain", "snow"))
     assert list(with_it) == list(without)
     assert math.isfinite(with_it["surprisal_nats"][0])
     assert math.isnan(without["surprisal_nats"][0])
+    assert math.isnan(without["not_nats"][0])
 
 
 class Letters:
@@ -161,6 +163,10 @@ def test_verdicts(everyday):
     assert check.marks[0].start == 3
     assert not check.marks[0].met
     assert control(["It", "began", "."]).why == "without 'rain'"
+    places = Surprisal(where={"place": [1, 3, 4]}, nats=[None, 5]).for_model(everyday)
+    check = places(["They", "ate", "some", "rain", "."])
+    assert check.where == (3,)
+    assert check.values["nats"] == pytest.approx(nats_of(everyday, ["They", "ate", "some", "rain", "."], 3), abs=1e-3)
     everywhere = Surprisal(where={"tag": "NOUN"}, nats=[3, None]).for_model(everyday)
     assert everywhere(["It", "began", "to", "rain", "."]).why == "no word to judge"
 
@@ -180,6 +186,13 @@ def test_verdicts(everyday):
 def test_parameters_that_mean_nothing_are_refused(params):
     with pytest.raises(UserError):
         Surprisal(**params)
+
+
+def test_a_model_whose_tokens_cannot_be_placed_is_refused(monkeypatch):
+    slow = CausalLM(None, SimpleNamespace(is_fast=False))
+    monkeypatch.setattr("dlmctl.annotators.surprisal.load_causal", lambda source: slow)
+    with pytest.raises(ModelError, match="mine: its tokeniser does not tell where in a text a token is"):
+        load_reader("mine")
 
 
 def test_what_cannot_be_is_said(everyday, pretrained):
