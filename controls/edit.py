@@ -96,7 +96,7 @@ class Edit(WordControl[EditParams]):
         # Words that are to stay are filled from the start and take no step. Only if other controls leave no text with
         # them (``sampling.redraw``) may any word change. A batch has either only such texts or none.
         if not any(layout.sizes_open for layout in batch.layouts):
-            return KeptWords(batch, drafts, requirements)
+            return DraftWords(batch, drafts, requirements)
         prepared = exact_control(batch, requirements)
         prepared.evidence = _evidence_for([draft.kept for draft in drafts], batch)
         return prepared
@@ -113,8 +113,8 @@ class Edit(WordControl[EditParams]):
         return [EditParams(text=" ".join(words)) for words in sentences]
 
 
-class KeptWords(Allowed):
-    """The words that drafts keep, at their places.
+class DraftWords(Allowed):
+    """Holds texts to the words that their drafts keep, at their places.
 
     Args:
         drafts, requirements: of each row, with as many words as its layout; the requirement is what ``not`` negates.
@@ -134,7 +134,7 @@ class KeptWords(Allowed):
     def beside(self, left: Tensor) -> Prepared:
         """Exchanges the words that other controls rule out, as far as so many may change, and others only then."""
         drafts = [self._within(row, left[row]) for row in range(len(self.drafts))]
-        return self if drafts == self.drafts else KeptWords(self.batch, drafts, self.requirements)
+        return self if drafts == self.drafts else DraftWords(self.batch, drafts, self.requirements)
 
     def _within(self, row: int, left: Tensor) -> Draft:
         """The draft of a row beside controls that leave the words ``left [L, V]``."""

@@ -13,11 +13,11 @@ from torch import Tensor
 from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained
 from dlmctl.annotators.causal import CausalLM
 from dlmctl.annotators.scorer import Judge, scorer_of
-from dlmctl.annotators.surprisal import load_reader, surprisals
+from dlmctl.annotators.surprisal import Reader, load_reader, surprisals
 from dlmctl.annotators.word_selection import Where, selected_places
 from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import detokenize, plain
-from dlmctl.text.tokenizer import HuggingFaceTokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer
 from dlmctl.text.vocabulary import known_ids
 
 from .phrases import ANY_NUMBER
@@ -104,10 +104,11 @@ class Surprisal(Control[SurprisalParams]):
                 continue
             if len(model.tokenizer.split(params.word)) != 1:
                 raise RecipeError(f"{params.word!r} is not one word to the model.", where=self.name)
-            if not isinstance(reader, CausalLM):
-                known_ids([params.word], reader[1], self.name)
+            for tokenizer in [model.tokenizer, *([] if isinstance(reader, CausalLM) else [reader[1]])]:
+                if isinstance(tokenizer, WordTokenizer):
+                    known_ids([params.word], tokenizer, self.name)
 
-    def _reader(self, source: str | None) -> Judge | CausalLM:
+    def _reader(self, source: str | None) -> Reader:
         if source is not None:
             return load_reader(source)
         if self.own_scorer is None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from dlmctl import Check, Mark
 from dlmctl.control.automata import Alphabet
 from dlmctl.control.automata.totals import Quantity, quantity
-from dlmctl.text.syllables import CLITICS, syllables
+from dlmctl.text.syllables import CLITICS, syllables, syllables_of_words
 
 from .word_totals import TotalControl, TotalParams
 
@@ -37,12 +37,11 @@ class Syllables(TotalControl):
 
     name = "syllables"
     unit = "syllables"
-
     quantity = staticmethod(_quantity)
 
     def check(self, params: TotalParams, words: Sequence[str]) -> Check:
         """Adds up the syllables of the words, by the CMU Pronouncing Dictionary and a rule for other words."""
-        counts = [syllables(word, before) for before, word in zip(["", *words], words, strict=False)]
+        counts = syllables_of_words(words)
         unknown = [at for at, count in enumerate(counts) if count is None]
         marks = [
             Mark(at, at, "?" if count is None else str(count), count is not None)
@@ -57,7 +56,4 @@ class Syllables(TotalControl):
     @classmethod
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[TotalParams]:
         """The number of syllables of each sentence, without words whose syllables are unknown."""
-        pairs = [zip(["", *words], words, strict=False) for words in sentences]
-        return [
-            TotalParams(number=max(1, sum(syllables(word, before) or 0 for before, word in each))) for each in pairs
-        ]
+        return [TotalParams(number=max(1, sum(filter(None, syllables_of_words(words))))) for words in sentences]

@@ -108,5 +108,5 @@ class TotalControl(WordControl[TotalParams]):
 
 
 @lru_cache(maxsize=64)
-def _automaton(amounts: Callable[[Alphabet], Quantity], alphabet: Alphabet, bounds: tuple[int, int]) -> Automaton:
-    return with_total(amounts(alphabet), *bounds)
+def _automaton(quantity: Callable[[Alphabet], Quantity], alphabet: Alphabet, bounds: tuple[int, int]) -> Automaton:
+    return with_total(quantity(alphabet), *bounds)

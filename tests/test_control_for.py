@@ -80,6 +80,17 @@ def test_words_are_matched_on_columns_of_a_table(masked, tmp_path):
         sets_of(masked, text.replace("level: 0", "level: 1"))
 
 
+def test_words_are_matched_in_syllables(masked, tmp_path):
+    sets = sets_of(masked, RECIPE + "control_for: {{syllables: 1}}\n", "sampler.temperature=20.0", ONE_ROUND)
+    write_table(sets, tmp_path / "items.csv")
+    with (tmp_path / "items.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        short, long = (syllables(row[f"{name}_word"]) for name in sets.conditions)
+        assert (row["short_syllables"], row["long_syllables"]) == (str(short), str(long))
+        assert int(row["difference_syllables"]) == abs(long - short) <= 1
+
+
 def test_words_exchanged_by_tag_are_within_the_tolerances(masked):
     text = MATCHED.replace("exchange: {{place: 3}}", "exchange: {{tag: NOUN}}").replace("letters: 2", "letters: 0")
     for old, new in zip(LEXICONS, ("avoid: the", "avoid: a"), strict=True):

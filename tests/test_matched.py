@@ -17,6 +17,7 @@ from dlmctl.control.kept_words import KeptWords
 from dlmctl.control.properties import Exchanged, faults_of
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import RecipeError, UserError
+from dlmctl.generation import matched_table
 from dlmctl.generation.diagnose import validate_recipe
 from dlmctl.generation.generate import generate
 from dlmctl.generation.matched import run_matched
@@ -216,6 +217,14 @@ def test_an_existing_table_is_kept_without_force(masked, tmp_path):
     assert "already exists. Name another file, or give --force." in " ".join(refused.stderr.split())
     assert CliRunner().invoke(app, [*command, "--force"]).exit_code == 0
     assert out.read_text().startswith("item,")
+
+
+def test_a_row_is_made_without_reading_all_other_items(masked, monkeypatch):
+    read, sets = [], sets_of(masked)
+    values_of = matched_table._values_of
+    monkeypatch.setattr(matched_table, "_values_of", lambda sample: read.append(sample) or values_of(sample))
+    assert len(list(matched_table.rows_of(sets))) == len(sets.items)
+    assert len(read) == 2 * sum(len(item.texts) for item in sets.items)  # once for the columns, once for the rows
 
 
 def test_numbers_in_a_table_keep_all_digits():

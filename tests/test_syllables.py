@@ -1,12 +1,13 @@
 """How many syllables and characters words add to a text."""
 
 import random
+from itertools import product
 
 import pytest
 
 from dlmctl.text.penn import split_penn
 from dlmctl.text.spelling import detokenize, split_words
-from dlmctl.text.syllables import syllables
+from dlmctl.text.syllables import syllables, syllables_of_words
 from dlmctl.text.written_length import step
 
 
@@ -23,13 +24,12 @@ from dlmctl.text.written_length import step
     ],
 )
 def test_syllables(text, expected):
-    words = text.split()
-    assert [syllables(word, before) for before, word in zip(["", *words], words, strict=False)] == expected
+    assert syllables_of_words(text.split()) == expected
 
 
 def test_words_that_are_not_in_the_dictionary_follow_the_rule():
-    invented = ["grumbled", "flonker", "zibbled", "trondle", "snazed", "blivious", "wuggish", "tropely", "sprizing"]
-    assert list(map(syllables, invented)) == [2, 2, 2, 2, 1, 3, 2, 2, 2]
+    invented = "grumbled flonker zibbled trondle snazed snatted vorded blivious wuggish tropely sprizing gruithm"
+    assert list(map(syllables, invented.split())) == [2, 2, 2, 2, 1, 2, 2, 3, 2, 2, 2, 2]
 
 
 def written_length(words):
@@ -55,7 +55,7 @@ def written_length(words):
 )
 def test_the_length_of_a_text_follows_from_its_words_one_by_one(split, text):
     words = split(text)
-    assert written_length(words) in (len(detokenize(words)), None)
+    assert written_length(words) == len(detokenize(words))
 
 
 def test_the_length_of_any_words():
@@ -63,9 +63,10 @@ def test_the_length_of_any_words():
     words = [*'.,?!"-/:;$%()&', "--", "...", "n't", "'s", "'ll", "the", "and", "he", "gon", "wan", "na", "got", "ta"]
     words += ["lem", "me", "Mr.", "a.m.", "10", "7:30", "cat", "O'Brien", "1/2", "I", "'", "\u2018", "\u2013"]
     known = 0
-    for _ in range(4000):
-        text = stream.choices(words, k=stream.randint(1, 9))
+    texts = [stream.choices(words, k=stream.randint(1, 9)) for _ in range(3000)]
+    # Dashes, and words written as one, depend on several words.
+    for text in [*texts, *product(["cat", "-", "the", "n't", "gon", "na"], repeat=4)]:
         if (length := written_length(text)) is not None:
             known += 1
             assert length == len(detokenize(text)), text
-    assert known > 2000
+    assert known > 2500

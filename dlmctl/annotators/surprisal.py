@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
 from dlmctl.annotators.scorer import Judge, load_scorer, token_nats
 from dlmctl.errors import ModelError
 from dlmctl.text.spelling import plain
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 
 Texts = Sequence[Sequence[str]]
+Reader = Judge | CausalLM
+"""What reads texts: a scorer with its tokeniser, or a causal language model of Hugging Face with its own."""
 
 
-def load_reader(source: str) -> Judge | CausalLM:
+def load_reader(source: str) -> Reader:
     """A scorer by its folder, or any causal language model of Hugging Face by folder or hub name.
 
     Raises:
@@ -28,7 +32,7 @@ def load_reader(source: str) -> Judge | CausalLM:
     return reader
 
 
-def surprisals(reader: Judge | CausalLM, texts: Texts, written: Sequence[str]) -> list[list[float | None]]:
+def surprisals(reader: Reader, texts: Texts, written: Sequence[str]) -> list[list[float | None]]:
     """The surprisal of each word of each text; None where the reader does not know the word, or cannot read so far.
 
     With tokens that are pieces of words, a word has the sum of its tokens.
@@ -37,21 +41,40 @@ def surprisals(reader: Judge | CausalLM, texts: Texts, written: Sequence[str]) -
         texts: as words; written: as a reader sees them.
     """
     if isinstance(reader, CausalLM):
-        return [_summed(reader, words, text) for words, text in zip(texts, written, strict=True)]
+        return [_by_causal_model(reader, words, text) for words, text in zip(texts, written, strict=True)]
     scorer, tokenizer = reader
-    rows = []
-    for words, nats in zip(texts, token_nats(scorer, tokenizer, texts, cut=True), strict=True):
-        known = [token != tokenizer.unk_id for token in tokenizer.encode(words)[1:-1]]
-        read: list[float | None] = [*nats, *[None] * len(words)][: len(words)]
-        rows.append([value if is_known else None for value, is_known in zip(read, known, strict=True)])
-    return rows
+    rows = token_nats(scorer, tokenizer, texts, cut=True)
+    return [_by_scorer(tokenizer, words, nats) for words, nats in zip(texts, rows, strict=True)]
 
 
-def _summed(reader: CausalLM, words: Sequence[str], text: str) -> list[float | None]:
-    offsets = reader.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+def _by_scorer(tokenizer: Tokenizer, words: Sequence[str], nats: Sequence[float]) -> list[float | None]:
+    """From the nats of a text's tokens and of END, or of fewer tokens if the scorer cannot read so far."""
+    tokens = tokenizer.encode(words)[1:-1]
+    read = [*nats, *[None] * len(tokens)]
+    known = [None if token == tokenizer.unk_id else value for token, value in zip(tokens, read, strict=False)]
+    if not isinstance(tokenizer, HuggingFaceTokenizer):
+        return known
+    text = tokenizer.text(words)
+    return _summed(words, text, _offsets(tokenizer.inner, text), known)
+
+
+def _by_causal_model(reader: CausalLM, words: Sequence[str], text: str) -> list[float | None]:
+    offsets = _offsets(reader.tokenizer, text)
     (nats,) = reader.token_nats([text], 1)
     # Without a start token there is no probability of the first one.
-    of_tokens: list[float | None] = [*[None] * (len(offsets) - len(nats)), *nats]
+    return _summed(words, text, offsets, [*[None] * (len(offsets) - len(nats)), *nats])
+
+
+def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
+    """The characters of a text at which each of its tokens begins, and ends before."""
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return list(encoding["offset_mapping"])
+
+
+def _summed(
+    words: Sequence[str], text: str, offsets: Sequence[tuple[int, int]], nats: Sequence[float | None]
+) -> list[float | None]:
+    """The sum of the nats of each word's tokens; None if one of them is unknown, or the word is not in the text."""
     sums: list[float | None] = []
     at = 0
     for word in words:
@@ -61,6 +84,6 @@ def _summed(reader: CausalLM, words: Sequence[str], text: str) -> list[float | N
             continue
         at = start + len(plain(word))
         # A token with the space before it belongs to the word that it ends in.
-        own = [value for (_, end), value in zip(offsets, of_tokens, strict=True) if start < end <= at]
+        own = [value for (_, end), value in zip(offsets, nats, strict=True) if start < end <= at]
         sums.append(None if not own or None in own else sum(value for value in own if value is not None))
     return sums

@@ -153,12 +153,16 @@ def mean_score(checks: Mapping[str, Check]) -> float:
 
 
 def merge_checks(checks: Sequence[Check]) -> Check:
-    """One verdict for several that must all hold: passed if all are; the score is their mean."""
+    """One verdict for several that must all hold: passed if all are; the score is their mean.
+
+    Values that several checks measured under the same name are left out, since nobody could tell whose one is.
+    """
     where = sorted({position for check in checks for position in check.where})
     score = sum(check.score for check in checks) / len(checks)
     marks = tuple(mark for check in checks for mark in check.seen)
     why = "; ".join(check.why for check in checks)
-    values = {name: value for check in checks for name, value in check.values.items()}
+    measured = [name for check in checks for name in check.values]
+    values = {name: value for check in checks for name, value in check.values.items() if measured.count(name) == 1}
     return Check(score, all(check.passed for check in checks), why, tuple(where), marks, values)
 
 

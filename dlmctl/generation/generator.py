@@ -31,8 +31,16 @@ from dlmctl.recipe.recipe import Recipe
 
 
 class _Loaded(NamedTuple):
+    """What all batches of a worker share, read once.
+
+    Attributes:
+        about: as ``about_run`` returns it.
+        measures: the labels of a text's checks, and the values that each may have.
+    """
+
     pretrained: Pretrained
     about: Mapping[str, Any]
+    measures: Mapping[str, Sequence[str]]
     has_fluency: bool
     has_acceptability: bool
 
@@ -133,10 +141,9 @@ class Generator:
 
     def _flat_columns(self, rows: BatchRows, records: Sequence[Record]) -> Columns:
         columns = Columns()
-        measures = measures_of(self.recipe.control_specs()) | ({} if self.recipe.quota is None else {LABEL: ()})
         columns.has_rows, columns.has_fluency = True, self._loaded.has_fluency
         columns.has_acceptability = self._loaded.has_acceptability
-        columns.controls.update({label: dict.fromkeys(names) for label, names in measures.items()})
+        columns.controls.update({label: dict.fromkeys(names) for label, names in self._loaded.measures.items()})
         columns.others.update(dict.fromkeys(("rounds", "problem", *self._loaded.about)))
         for record in records:
             columns.add(record)
@@ -154,9 +161,11 @@ class Generator:
     def _loaded(self) -> _Loaded:
         pretrained = load_model(self.recipe, self.origin)
         has_fluency = scorer_of(pretrained.folder) is not None
+        measures = measures_of(self.recipe.control_specs())
         return _Loaded(
             pretrained,
             about_run(self.recipe, pretrained),
+            measures if self.recipe.quota is None else {**measures, LABEL: ()},
             has_fluency,
             has_fluency and find_acceptability(pretrained) is not None,
         )

@@ -35,7 +35,7 @@ def rows_of(sets: MatchedSets, *, as_text: bool = True) -> Iterator[dict[str, An
     Args:
         as_text: values as a table on disk has them; otherwise the property of a single word is a number.
     """
-    property_names = _property_names(sets)
+    property_names, value_names = _property_names(sets), _value_names(sets)
     for item in sets.items:
         row: dict[str, Any] = {"item": item.index, "frame": frame_of(item), "drawn": item.drawn, "rounds": item.rounds}
         row |= {"passed": int(item.passed) if as_text else item.passed, "why": item.why}
@@ -43,8 +43,9 @@ def rows_of(sets: MatchedSets, *, as_text: bool = True) -> Iterator[dict[str, An
         for condition in sets.conditions:
             sample = item.texts.get(condition)
             row[condition] = "" if sample is None else sample.text
-            row |= dict.fromkeys((f"{condition}_{name}" for name in _value_names(sets)), "" if as_text else None)
-            row |= {f"{condition}_{name}": _cell(value) if as_text else value for name, value in _values_of(sample)}
+            measured = dict(_values_of(sample))
+            for name in value_names:
+                row[f"{condition}_{name}"] = _cell(measured.get(name)) if as_text else measured.get(name)
             row[f"{condition}_word"] = SEPARATOR.join(item.exchanged(condition))
             for name in property_names:
                 values = [word_properties.get(name) for word_properties in item.properties.get(condition, [])]

@@ -20,7 +20,7 @@ from dlmctl.checkpoint.control_weights import acceptability_folder, check_contro
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.checkpoint.reader import named_reader
 from dlmctl.checkpoint.resolve import SCORER
-from dlmctl.checkpoint.scorer import scorer_digest, scorer_line
+from dlmctl.checkpoint.scorer import scorer_digest, scorer_lineage
 from dlmctl.checkpoint.weights import load_weights, require_fit, without_rng_effects
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError
@@ -151,7 +151,7 @@ def _load_scorer(pretrained: Pretrained, model: MaskedLM) -> AcceptabilityScorer
     if reader is not pretrained:
         assert isinstance(reader.model, MaskedLM)
         network = reader.model
-        if scorer_digest(reader.folder / SCORER) not in scorer_line(pretrained.folder / SCORER):
+        if scorer_digest(reader.folder / SCORER) not in scorer_lineage(pretrained.folder / SCORER):
             raise _other_scorer(pretrained.folder)
     judge = read_judge(reader, network).to(device).eval()
     folder = acceptability_folder(reader.folder, network)
@@ -196,7 +196,7 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     card = check_control_weights(folder, model)
     if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)
-    if not any_scorer and card.get(SCORER_KEY) not in (None, *scorer_line(pretrained.folder / SCORER)):
+    if not any_scorer and card.get(SCORER_KEY) not in (None, *scorer_lineage(pretrained.folder / SCORER)):
         raise _other_scorer(folder)
     state = load_weights(folder)
     if "typical" not in state:

@@ -5,22 +5,12 @@ The paper's fluency measure (Li et al. 2022, section 6), by the scorer of ``anno
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
 
 from dlmctl.annotators.scorer import Judge, token_nats
-from dlmctl.checkpoint.scorer import TIED, seal_scorer
-from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.errors import DataError
 from dlmctl.models.gpt2 import GPT2
 from dlmctl.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
 
 
 def lm_score(scorer: GPT2, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[float]:
@@ -45,24 +35,3 @@ def mean_nats(scores: Sequence[float], sentences: Sequence[Sequence[str]]) -> fl
 def corpus_nats(judge: Judge, sentences: Sequence[Sequence[str]]) -> float:
     """``mean_nats`` of sentences under a scorer."""
     return mean_nats(lm_score(*judge, sentences), sentences)
-
-
-def save_scorer(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path, origins: Sequence[str] = ()) -> None:
-    """Write weights (safetensors, float16: scores differ by less than 0.001 nats), sizes and vocabulary.
-
-    They replace an earlier scorer together, once all of them are written.
-
-    Args:
-        origins: as for ``seal_scorer``.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    state = {name: tensor for name, tensor in scorer.state_dict().items() if name != TIED}
-    config = copy.deepcopy(scorer.config)
-    config.architectures = [type(scorer).__name__]
-    with staged(folder) as staging:
-        config.save_pretrained(staging)
-        write_shards(state, staging, dtype=torch.float16)
-        tokenizer.save(staging)
-        seal_scorer(staging, origins)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -62,6 +62,15 @@ def syllables(word: str, before: str = "") -> int | None:
         whole = _exceptions().get("".join(parts) if "." in written else written)
         return whole if whole is not None else sum(_of_part(part) for part in parts)
     return None if any(char.isalnum() or char in "$£€%&+=#@" for char in written) else 0
+
+
+def syllables_of_words(words: Sequence[str]) -> list[int | None]:
+    """The ``syllables`` that each word of a text adds to it.
+
+    >>> syllables_of_words(["I", "do", "n't", "sing", "."])
+    [1, 1, 0, 1, 0]
+    """
+    return [syllables(word, before) for before, word in zip(["", *words], words, strict=False)]
 
 
 def by_rule(word: str) -> int:

@@ -34,8 +34,6 @@ _OPENING = frozenset("([£$€#¡¿")
 _MARKS = frozenset([*'.,;:!?%)]…”"-/&*+=~@', "--", "..", "...", *_OPENING])
 _JOINING = {"-": "hyphen", "/": "slash"}
 _AFTER_WORD = frozenset(["word", "one", *_FIRST_OF_ONE.values()])
-# With "n't" the word before is no longer the one that was joined, or not.
-_UNALTERED = frozenset(["one", "dashed"])
 _SPECIAL = AFTER_DASH | WRITTEN_AS_ONE.keys() | _FIRST_OF_ONE.keys() | {"n't"}
 
 
@@ -81,8 +79,6 @@ def _state_after_word(state: str, word: str) -> str | None:
     if not word[-1].isalnum():
         return None if state == "hyphen" else "mark"  # "x - a.m." is a dash, too
     lower = word.casefold()
-    if state in _UNALTERED and lower == "n't":
-        return None
     if state == "hyphen" and lower in AFTER_DASH:
         return "dashed"
     if state == _FIRST_OF_ONE.get(WRITTEN_AS_ONE.get(lower, ("",))[0]):

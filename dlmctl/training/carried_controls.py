@@ -29,7 +29,7 @@ from dlmctl.checkpoint.digests import DIGESTS
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.reader import pass_reader_on
 from dlmctl.checkpoint.resolve import SCORER
-from dlmctl.checkpoint.scorer import scorer_digest, scorer_line, seal_scorer
+from dlmctl.checkpoint.scorer import scorer_digest, scorer_lineage, seal_scorer
 from dlmctl.control.evidence.bag import load_bag, save_bag
 from dlmctl.control.evidence.beside import fingerprint_of
 from dlmctl.control.evidence.table import RECOUNT_REMEDY, load_table, read_arrays, save_table
@@ -140,7 +140,7 @@ def _carry_scorer(source: Pretrained, target: Pretrained) -> bool:
 
 def _carry_acceptability(source: Pretrained, target: Pretrained) -> bool:
     """Name the reader; false if there was one already, or weights of the model's own."""
-    if scorer_digest(source.folder / SCORER) not in scorer_line(target.folder / SCORER):
+    if scorer_digest(source.folder / SCORER) not in scorer_lineage(target.folder / SCORER):
         raise ModelError("its scorer is another one.", where=str(target.folder))
     is_kept = acceptability_folder(target.folder, target.model) is not None
     pass_reader_on(source, target.folder)

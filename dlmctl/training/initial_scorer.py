@@ -8,6 +8,7 @@ from transformers import GPT2LMHeadModel
 
 from dlmctl.annotators.scorer import load_scorer
 from dlmctl.checkpoint.resolve import SCORER, resolve
+from dlmctl.checkpoint.scorer import TIED
 from dlmctl.errors import ModelError
 from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer
@@ -16,24 +17,17 @@ from dlmctl.training.weight_copying import Blocks, copy_weights, refuse_other_se
 
 BLOCKS = Blocks("transformer.h.", ("c_proj",))
 WORDS, POSITIONS = "transformer.wte.weight", "transformer.wpe.weight"
-_TIED = "lm_head.weight"
 
 
-def start_scorer_from(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, init: str) -> None:
-    """Copy the weights of the scorer that ``init`` names into ``scorer``.
+def start_scorer_from(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Copy the weights of the scorer in ``folder`` into ``scorer``.
 
     Words are matched by spelling; a new word starts as the mean of the known words that end like it, or at random if
     there are none. Positions beyond those of the other scorer start at random. For a deeper one see ``copy_weights``.
 
-    Args:
-        init: a model with a scorer, in any form that ``dlmctl.checkpoint.resolve.resolve`` accepts, or the folder of a
-            scorer.
-
     Raises:
-        ModelError: there is no such model, it has no scorer, or the two differ in something other than vocabulary,
-            length and depth.
+        ModelError: there is no scorer, or the two differ in something other than vocabulary, length and depth.
     """
-    folder = scorer_folder(init)
     original, their_words = load_scorer(folder)
     ours, theirs = scorer.config, original.config
     refuse_other_settings(
@@ -43,7 +37,7 @@ def start_scorer_from(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, init: str) 
     positions = RowMatch.of_names(range(ours.n_positions), range(theirs.n_positions))
     state = scorer.state_dict()
     copy_weights(
-        {name: tensor for name, tensor in state.items() if name != _TIED},
+        {name: tensor for name, tensor in state.items() if name != TIED},
         original.state_dict(),
         BLOCKS,
         times=repetitions(ours.n_layer, theirs.n_layer, folder),
@@ -54,7 +48,15 @@ def start_scorer_from(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, init: str) 
 
 
 def scorer_folder(init: str) -> Path:
-    """The folder of the scorer that ``init`` names; see ``start_scorer_from``."""
+    """The folder of the scorer that the setting ``init`` names.
+
+    Args:
+        init: a model with a scorer, in any form that ``dlmctl.checkpoint.resolve.resolve`` accepts, or the folder of a
+            scorer.
+
+    Raises:
+        ModelError: there is no such model, or it has no scorer.
+    """
     folder = resolve(init)
     if (folder / SCORER).is_dir():
         return folder / SCORER

@@ -13,9 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from dlmctl.annotators.scorer import sequence_nats
 from dlmctl.checkpoint.resolve import SCORER
-from dlmctl.checkpoint.scorer import scorer_line
+from dlmctl.checkpoint.scorer import save_scorer, scorer_lineage
 from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_splits, padded_batch
-from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.initial_scorer import scorer_folder, start_scorer_from
@@ -45,7 +44,8 @@ class ScorerConfig(BaseModel):
     model: ScorerSizes = Field(default_factory=ScorerSizes, description="sizes of the scorer")
     init: str | None = Field(
         default=None,
-        description="a model whose scorer to start from, or the folder of a scorer; same width, no more blocks",
+        description="a model whose scorer to start from, of the same width and with as many blocks or fewer; or the "
+        "folder of a scorer",
     )
     loop: LoopConfig
 
@@ -69,8 +69,9 @@ class ScorerTask(StatelessTask):
         scorer = build_scorer(config.model, self.tokenizer)
         self.origins: list[str] = []
         if config.init is not None:
-            self.origins = [digest for digest in scorer_line(scorer_folder(config.init)) if digest is not None]
-            start_scorer_from(scorer, self.tokenizer, config.init)
+            folder = scorer_folder(config.init)
+            self.origins = [digest for digest in scorer_lineage(folder) if digest is not None]
+            start_scorer_from(scorer, self.tokenizer, folder)
         self.model: nn.Module = scorer
 
     def batches(self, skip: int, rank: int, world: int) -> Iterator[Tensor]:

@@ -38,6 +38,12 @@ def test_without_tolerance_words_are_exchanged_only(words):
     assert accepted(exchanged(LETTERS, words, 1)) == wanted
 
 
+def test_places_too_far_from_the_end_make_no_states():
+    """Without that, this automaton would be too large."""
+    words = tuple(map(str, range(12)))
+    assert len(edited(Alphabet([None, *words]), words, 5, 1).table) < 2000
+
+
 def test_too_many_changes_are_refused_before_they_take_memory():
     alphabet = Alphabet([None, *map(str, range(30))])
     with pytest.raises(TooLarge, match="up to 10 changes make of a text of 30 words"):

@@ -16,11 +16,11 @@ from dlmctl.checkpoint.describe import describe
 from dlmctl.checkpoint.original import load_original
 from dlmctl.checkpoint.original.save import original_weights
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.checkpoint.weights import save_weights
 from dlmctl.cli import app
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError
-from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 from tests.conftest import tiny_config
 from tests.original.conftest import config as original_config

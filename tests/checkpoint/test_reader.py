@@ -96,6 +96,8 @@ def test_models_that_are_moved_together_find_each_other(model, saved, tmp_path, 
     (tmp_path / "runs").rename(tmp_path / "moved")
     moved = from_pretrained(tmp_path / "moved" / "tuned" / "model")
     assert named_reader(moved) == tmp_path / "moved" / "reader"
+    (tmp_path / "link").symlink_to(moved.folder)
+    assert named_reader(from_pretrained(tmp_path / "link")) == tmp_path / "moved" / "reader"
     (tmp_path / "moved" / "reader").rename(tmp_path / "reader")
     with pytest.raises(ModelError, match=r"it is not there \(any more\): .*runs.reader. Put it back, correct the path"):
         named_reader(moved)

@@ -156,6 +156,13 @@ def test_values_stay_under_not_and_any(monkeypatch):
         assert control(["a"]).values == {"letters": 3.0}
 
 
+def test_values_of_the_same_name_are_left_out_where_controls_are_combined(monkeypatch):
+    monkeypatch.setattr(Letters, "measures", ("letters",))
+    monkeypatch.setattr(Letters, "check", lambda self, params, words: Check(1.0, True, "", values={"letters": 3}))
+    assert (Letters() & Length(1))(["a"]).values == {"letters": 3.0}
+    assert (Letters() & Letters())(["a"]).values == {}
+
+
 @pytest.mark.parametrize("found", [3, (1,), ("a", "b"), (1.5, 2.5), (math.nan, 3), (True, 5)])
 def test_a_range_is_two_whole_numbers(monkeypatch, found):
     monkeypatch.setattr(Letters, "word_range", lambda self, params: found)

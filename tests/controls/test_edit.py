@@ -112,6 +112,17 @@ def test_a_draft_may_give_the_first_word_its_other_case():
     assert any(draft.words[:1] == ["cat"] and draft.recased == 0 for draft in removed)
 
 
+def test_a_draft_as_long_as_the_text_may_have_a_word_removed_and_one_inserted():
+    assert any(None in draft_of(list("abcd"), 3, 2, 4, Draw(0, sample)).words for sample in range(40))
+
+
+def test_places_of_function_words_are_opened_less_often():
+    words = ["the", "cats", "of", "bridges"]
+    opened = [place for sample in range(300) for place in draft_of(words, 1, 0, 4, Draw(0, sample)).opened]
+    share = sum(place in (0, 2) for place in opened) / len(opened)
+    assert share == pytest.approx(0.3 / 1.3, abs=0.1)
+
+
 def test_no_draft_of_a_tolerant_edit_has_more_changes_than_may_be():
     words = list("abcd")
     for sample in range(200):

@@ -20,6 +20,7 @@ from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.text.syllables import syllables
 from dlmctl.text.word_counts import FILE, WordCounts, load_counts, save_counts
 from tests.conftest import SENTENCES, batch_of
 
@@ -248,6 +249,14 @@ def test_frequency_is_that_of_the_training_text(tagged, pretrained):
     assert generate(Lexicon(frequency=[1, None]), model=tagged, samples=4, sampler=QUICK).success == 1.0
     with pytest.raises(RecipeError, match="the model has no counts of its training text"):
         generate(Lexicon(frequency=[1, None]), model=pretrained, samples=1)
+
+
+def test_words_have_as_many_syllables_as_bounds_say(pretrained):
+    control = Lexicon(syllables=[2, None], function_words=False)
+    samples = generate(control, model=pretrained, samples=8, sampler=QUICK)
+    assert min(syllables(word) for sample in samples for word in sample.words) >= 2
+    check = Lexicon(syllables=[1, 3], function_words=False)(["in", "2014"])
+    assert (check.passed, check.where) == (False, (1,))  # of which the number is unknown
 
 
 def test_zipf_is_the_logarithm_per_billion_words_with_every_count_raised(tagged, pretrained):

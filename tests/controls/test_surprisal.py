@@ -1,6 +1,7 @@
 """Words as expected or unexpected as asked, judged by a language model that reads the words before."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,14 +12,17 @@ from controls import Length, Pattern, Surprisal
 from controls.surprisal import WEIGHT, Expected
 from dlmctl.annotators.causal import CausalLM
 from dlmctl.annotators.scorer import scorer_of, token_nats
-from dlmctl.annotators.surprisal import surprisals
+from dlmctl.annotators.surprisal import load_reader, surprisals
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.errors import ModelError, RecipeError, UserError
 from dlmctl.generation.flat import Columns
 from dlmctl.generation.generate import generate
 from dlmctl.generation.matched import run_matched
 from dlmctl.generation.matched_table import columns_of, rows_of
 from dlmctl.recipe.load import load_matched
+from dlmctl.training.scorer import ScorerSizes, build_scorer
+from tests.tokens.tokenizers_of_all_kinds import model_of
 
 GLASS = Pattern("<any>{3,7} umbrella .")
 
@@ -49,6 +53,13 @@ def test_words_at_places_are_guided(everyday):
     asked = {"model": everyday, "samples": 32, "until": {"max_rounds": 1}}
     guided, free = (generate(control, **asked, guidance={"scale": scale}).success for scale in (1, 0))
     assert guided > free + 0.2
+
+
+@pytest.mark.parametrize(("where", "least"), [({"place": 5}, 5), ({"place": [2, -6]}, 6), ({"tag": "NOUN"}, None)])
+def test_texts_have_room_for_the_places(where, least):
+    control = Surprisal(where=where, nats=[1, None])
+    words = control.word_range(control.sets[0])
+    assert (words and words[0]) == least
 
 
 def test_words_far_from_the_bounds_lose_what_they_are_beyond():
@@ -88,17 +99,19 @@ def test_tables_have_a_column_with_the_numbers(everyday):
 
 
 def test_the_columns_of_a_generator_do_not_depend_on_the_batch(everyday):
+    judged = {"surprisal": {"word": "rain", "nats": [None, 20]}}
     recipe = {
         "model": "everyday",
         "samples": 1,
         "sampler": {"steps": 3},
-        "controls": [{"pattern": "<any>{3} {word} ."}, {"surprisal": {"word": "rain", "nats": [None, 20]}}],
+        "controls": [{"pattern": "<any>{3} {word} ."}, judged, {"not": judged}],
     }
     generator = dlmctl.Generator(recipe)
     with_it, without = (generator({"index": [0], "word": [word]}) for word in ("rain", "snow"))
     assert list(with_it) == list(without)
     assert math.isfinite(with_it["surprisal_nats"][0])
     assert math.isnan(without["surprisal_nats"][0])
+    assert math.isnan(without["not_nats"][0])
 
 
 class Letters:
@@ -120,6 +133,24 @@ def test_pieces_of_words_are_summed(monkeypatch):
     assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[None, 3, 3, 1]]
 
 
+def test_a_scorer_over_pieces_of_words_judges_whole_words(tmp_path):
+    model = replace(model_of("bytes"), folder=tmp_path)
+    scorer = build_scorer(ScorerSizes(length=12, hidden=16, layers=1, heads=2), model.tokenizer)
+    save_scorer(scorer, model.tokenizer, tmp_path / "scorer")
+    control = Surprisal(where={"place": [1, 2]}, nats=[None, 99]).for_model(model)
+    words = "Gardens are n't near the old Stone Oven .".split()
+    nats = token_nats(*scorer_of(tmp_path), [words], cut=True)[0]
+    pieces = [model.tokenizer.token(token) for token in model.tokenizer.encode(words)[1:-1]]
+    first = next(at for at, piece in enumerate(pieces) if piece.startswith("Ġ"))
+    read = surprisals(scorer_of(tmp_path), [words], [""])[0]
+    assert first > 1
+    assert read[0] == pytest.approx(sum(nats[:first]))
+    assert read[-1] is None  # further than it reads
+    assert None not in read[:3]
+    assert control(words).marks[0].label == f"{read[0]:.2f}"
+    assert Surprisal(word="Gardens", nats=[None, 99]).for_model(model)(words).passed
+
+
 def test_verdicts(everyday):
     control = Surprisal(word="rain", nats=[None, 1]).for_model(everyday)
     check = control(["It", "began", "to", "rain", "."])
@@ -132,6 +163,10 @@ def test_verdicts(everyday):
     assert check.marks[0].start == 3
     assert not check.marks[0].met
     assert control(["It", "began", "."]).why == "without 'rain'"
+    places = Surprisal(where={"place": [1, 3, 4]}, nats=[None, 5]).for_model(everyday)
+    check = places(["They", "ate", "some", "rain", "."])
+    assert check.where == (3,)
+    assert check.values["nats"] == pytest.approx(nats_of(everyday, ["They", "ate", "some", "rain", "."], 3), abs=1e-3)
     everywhere = Surprisal(where={"tag": "NOUN"}, nats=[3, None]).for_model(everyday)
     assert everywhere(["It", "began", "to", "rain", "."]).why == "no word to judge"
 
@@ -153,11 +188,24 @@ def test_parameters_that_mean_nothing_are_refused(params):
         Surprisal(**params)
 
 
+def test_a_model_whose_tokens_cannot_be_placed_is_refused(monkeypatch):
+    slow = CausalLM(None, SimpleNamespace(is_fast=False))
+    monkeypatch.setattr("dlmctl.annotators.surprisal.load_causal", lambda source: slow)
+    with pytest.raises(ModelError, match="mine: its tokeniser does not tell where in a text a token is"):
+        load_reader("mine")
+
+
 def test_what_cannot_be_is_said(everyday, pretrained):
     with pytest.raises(RecipeError, match="'old house' is not one word to the model"):
         generate(Surprisal(word="old house", nats=[None, 1]), model=everyday, samples=1)
     with pytest.raises(RecipeError, match="surprisal: the word 'zorbles' is not among"):
         generate(Surprisal(word="zorbles", nats=[None, 1]), model=everyday, samples=1)
+    with pytest.raises(RecipeError, match="surprisal: the word 'umbrella' is not among"):  # its scorer knows it
+        generate(
+            Surprisal(word="umbrella", nats=[None, 1], scorer=str(everyday.folder / "scorer")),
+            model=pretrained,
+            samples=1,
+        )
     with pytest.raises(RecipeError, match=r"has no scorer.*scorer: gpt2"):
         generate(Surprisal(word="cats", nats=[None, 1]), model=pretrained, samples=1)
     with pytest.raises(ModelError, match="no such model"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlmctl.metrics.lm_score import save_scorer
+from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 

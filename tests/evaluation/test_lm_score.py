@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from dlmctl.annotators.scorer import load_scorer, sequence_nats
+from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.errors import DataError, ModelError, UserError
-from dlmctl.metrics.lm_score import lm_score, mean_nats, save_scorer
+from dlmctl.metrics.lm_score import lm_score, mean_nats
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 

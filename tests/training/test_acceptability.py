@@ -15,7 +15,7 @@ import torch
 from dlmctl.checkpoint.control_weights import acceptability_folder, control_folders
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.checkpoint.reader import write_reader
-from dlmctl.checkpoint.scorer import scorer_digest
+from dlmctl.checkpoint.scorer import save_scorer, scorer_digest
 from dlmctl.checkpoint.weights import load_weights, save_weights
 from dlmctl.datasets.dataset import load_split
 from dlmctl.datasets.prepare import prepare
@@ -24,8 +24,8 @@ from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.generation.identity import identity
 from dlmctl.generation.scoring import load_scoring
+from dlmctl.metrics.acceptability import load_acceptability
 from dlmctl.metrics.fluency import REPEATED, WORST_SHARE
-from dlmctl.metrics.lm_score import save_scorer
 from dlmctl.models.acceptability import STRIDE
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.text.tokenizer import WordTokenizer
@@ -293,6 +293,8 @@ def test_a_model_trained_on_from_it_has_its_texts_read_by_it(folder, learned, ro
     texts = [rows[0], [*rows[1][:-1], "lutes"]]
     scores = [[one.acceptability for one in load_scoring(model, reads=True).of(texts)] for model in (tuned, learned)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert "lutes" in load_acceptability(tuned).tokenizer
+    assert "lutes" not in learned.tokenizer
     # A model trained on from that one names the same reader.
     other = Pretrained(network, words, tmp_path / "again")
     save_pretrained(network, words, other.folder)

@@ -6,12 +6,13 @@ import torch
 
 from dlmctl.annotators.scorer import load_scorer
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.datasets.dataset import write_split
 from dlmctl.errors import DataError, ModelError
-from dlmctl.metrics.lm_score import lm_score, mean_nats, save_scorer
+from dlmctl.metrics.lm_score import lm_score, mean_nats
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig, read_config, shipped_configs
-from dlmctl.training.initial_scorer import start_scorer_from
+from dlmctl.training.initial_scorer import scorer_folder, start_scorer_from
 from dlmctl.training.scorer import ScorerConfig, ScorerSizes, ScorerTask, build_scorer, train_scorer
 
 ANIMALS, PLACES = "cat dog hen owl fox".split(), "barn field lane wood".split()
@@ -141,7 +142,7 @@ def logits(scorer, tokenizer):
 @pytest.mark.parametrize("name", ["source", "source/scorer"])
 def test_it_starts_as_the_same_function_whatever_its_words_depth_and_length(saved, changes, name):
     made = random_scorer(NEW, seed=2, **changes)
-    start_scorer_from(made, NEW, str(saved.parent / name))
+    start_scorer_from(made, NEW, scorer_folder(str(saved.parent / name)))
     torch.testing.assert_close(logits(made, NEW), logits(load_scorer(saved / "scorer")[0], OLD))
 
 
@@ -150,7 +151,7 @@ def test_a_new_word_of_a_scorer_starts_like_those_that_end_alike(tmp_path):
     old, new = (WordTokenizer.from_corpus([[*known, *more]], 1) for more in ([], ["humming", "zzz"]))
     made = random_scorer(new, seed=2)
     save_scorer(random_scorer(old, seed=1), old, tmp_path / "scorer")
-    start_scorer_from(made, new, str(tmp_path / "scorer"))
+    start_scorer_from(made, new, tmp_path / "scorer")
     rows, before = made.transformer.wte.weight, load_scorer(tmp_path / "scorer")[0].transformer["wte"].weight
     similar = torch.stack([before[old.vocabulary[word]] for word in known])
     torch.testing.assert_close(rows[new.vocabulary["humming"]], similar.mean(0))
@@ -179,19 +180,19 @@ def test_training_goes_on_from_what_a_scorer_has_learned(data, tmp_path):
 )
 def test_what_does_not_fit_a_scorer_is_said(saved, changes, said):
     with pytest.raises(ModelError, match=said):
-        start_scorer_from(random_scorer(NEW, seed=2, **changes), NEW, str(saved))
+        start_scorer_from(random_scorer(NEW, seed=2, **changes), NEW, saved / "scorer")
 
 
 def test_a_model_without_a_scorer_is_said(saved):
     shutil.rmtree(saved / "scorer")
     with pytest.raises(ModelError, match="source: has no scorer"):
-        start_scorer_from(random_scorer(NEW, seed=2), NEW, str(saved))
+        scorer_folder(str(saved))
 
 
 def test_the_configuration_that_goes_on_fits_the_scorer_of_everyday():
     config = read_config("scorer-finetune", ScorerConfig)
     words = from_pretrained("everyday").tokenizer
-    start_scorer_from(build_scorer(config.model, words), words, config.init)
+    start_scorer_from(build_scorer(config.model, words), words, scorer_folder(config.init))
 
 
 def test_a_folder_without_data_is_said(tmp_path):
