@@ -531,3 +531,10 @@ def test_frames_say_what_to_install(model_folder, monkeypatch):
         result.to_pandas()
     with pytest.raises(UserError, match=r'pip install "dlmctl\[datasets\]"'):
         result.to_dataset()
+
+
+def test_a_missing_scorer_is_an_error_of_the_setting_that_needs_it_not_of_a_row(pretrained):
+    text = "targets: [{n: 5}]\nsampler: {steps: 2, particles: 2, reward: lm_score}\n"
+    recipe, file = read_recipe(text, "mine.yaml", [f"model={pretrained.folder}"])
+    with pytest.raises(UserError, match=r"mine.yaml:2: .*no scorer here"):
+        run_recipe(recipe, model=pretrained, origin=file)

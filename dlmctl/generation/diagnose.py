@@ -90,7 +90,7 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> Contr
         check_settings(pretrained, recipe.sampler, recipe.guidance, controlled=all(recipe.spec_sets()))
     except RecipeError as error:
         raise with_setting_line(error, file) from None
-    _examine_scorers(recipe, pretrained, file)
+    examine_scorers(recipe, pretrained, file)
     table = read_targets(recipe, file)
     if table is not None:
         fault = TargetRun(recipe, table, pretrained).fault(range(min(MAX_TRIED, len(table))))
@@ -128,8 +128,12 @@ def _try_matched(
     return matching
 
 
-def _examine_scorers(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
-    """Check that the model has the scorers that the recipe needs, and that its texts can be repaired if requested."""
+def examine_scorers(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
+    """Check that the model has the scorers that the recipe needs, and that its texts can be repaired if requested.
+
+    Raises:
+        RecipeError: it has not, with the line of the setting that needs it.
+    """
     if recipe.sampler.particles > 1 and recipe.sampler.reward == "lm_score":
         with _errors_at(("sampler", "reward"), file):
             load_scoring(pretrained, reads=False)
