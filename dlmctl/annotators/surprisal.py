@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
 from dlmctl.annotators.scorer import Judge, load_scorer, token_nats
+from dlmctl.checkpoint.bundled import bundled_path
+from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.errors import ModelError
 from dlmctl.text.spelling import plain
 
@@ -14,11 +17,15 @@ Texts = Sequence[Sequence[str]]
 
 
 def load_reader(source: str) -> Judge | CausalLM:
-    """A scorer by its folder, or any causal language model of Hugging Face by folder or hub name.
+    """A scorer by its folder or that of a model that has one, or any causal language model of Hugging Face by folder or
+    hub name.
 
     Raises:
         ModelError: there is no such model, it cannot be read, or its tokeniser does not tell where tokens are.
     """
+    folder = Path(source) if os.path.isdir(source) else bundled_path("models", source)
+    if folder is not None and (folder / SCORER).is_dir():
+        return load_scorer(folder / SCORER)
     if not is_causal_model(source):
         return load_scorer(Path(source))
     reader = load_causal(source)
@@ -49,9 +56,10 @@ def surprisals(reader: Judge | CausalLM, texts: Texts, written: Sequence[str]) -
 
 def _summed(reader: CausalLM, words: Sequence[str], text: str) -> list[float | None]:
     offsets = reader.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    (nats,) = reader.token_nats([text], 1)
+    (nats,) = reader.token_nats([text], 1, cut=True)
     # Without a start token there is no probability of the first one.
-    of_tokens: list[float | None] = [*[None] * (len(offsets) - len(nats)), *nats]
+    first: list[float | None] = [] if reader.start is not None else [None]
+    of_tokens = [*first, *nats, *[None] * len(offsets)][: len(offsets)]
     sums: list[float | None] = []
     at = 0
     for word in words:

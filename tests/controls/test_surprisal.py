@@ -11,7 +11,7 @@ from controls import Length, Pattern, Surprisal
 from controls.surprisal import WEIGHT, Expected
 from dlmctl.annotators.causal import CausalLM
 from dlmctl.annotators.scorer import scorer_of, token_nats
-from dlmctl.annotators.surprisal import surprisals
+from dlmctl.annotators.surprisal import load_reader, surprisals
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import ModelError, RecipeError, UserError
 from dlmctl.generation.flat import Columns
@@ -104,20 +104,32 @@ def test_the_columns_of_a_generator_do_not_depend_on_the_batch(everyday):
 class Letters:
     """A causal model whose tokens are letters, each with as many nats as its place in the text."""
 
-    def __init__(self):
-        self.tokenizer = self
+    bos_token_id: int | None = 0
+    eos_token_id = None
 
     def __call__(self, text, **options):
         return {"offset_mapping": [(at, at + 1) for at in range(len(text))]}
 
 
 def test_pieces_of_words_are_summed(monkeypatch):
-    reader = CausalLM(SimpleNamespace(), Letters())
-    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch: [[float(at) for at in range(len(texts[0]))]])
+    letters = Letters()
+    reader = CausalLM(SimpleNamespace(), letters)
+
+    def nats(count):
+        monkeypatch.setattr(CausalLM, "token_nats", lambda *args, **kinds: [[float(at) for at in range(count)]])
+
+    nats(10)
     assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[0 + 1, 3 + 4 + 5, 6 + 7 + 8, 9]]
     # Without a start token there is no probability of the first letter, nor of the word that begins with it.
-    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch: [[1.0] * (len(texts[0]) - 1)])
-    assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[None, 3, 3, 1]]
+    letters.bos_token_id = None
+    nats(9)
+    assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[None, 2 + 3 + 4, 5 + 6 + 7, 8]]
+
+
+def test_words_beyond_what_the_reader_reads_are_unknown(monkeypatch):
+    reader = CausalLM(SimpleNamespace(), Letters())
+    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch, cut: [[1.0] * 7] if cut else None)
+    assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[2, 3, None, None]]
 
 
 def test_verdicts(everyday):
@@ -145,6 +157,8 @@ def test_verdicts(everyday):
         {"word": "rain", "nats": [None, None]},
         {"word": "rain", "nats": [2, 1]},
         {"word": "rain", "nats": [-1, 1]},
+        {"word": "rain", "nats": [None, math.nan]},
+        {"word": "rain", "nats": [math.inf, math.inf]},
         {"word": "rain", "nats": [1]},
     ],
 )
@@ -162,3 +176,10 @@ def test_what_cannot_be_is_said(everyday, pretrained):
         generate(Surprisal(word="cats", nats=[None, 1]), model=pretrained, samples=1)
     with pytest.raises(ModelError, match="no such model"):
         generate(Surprisal(word="cats", nats=[None, 1], scorer="no-such-folder"), model=pretrained, samples=1)
+    with pytest.raises(ModelError, match="no such model"):
+        generate(Surprisal(word="cats", nats=[None, 1], scorer="x" * 700), model=pretrained, samples=1)
+
+
+def test_a_model_with_a_scorer_may_be_named_for_it(everyday):
+    for source in ("everyday", str(everyday.folder), str(everyday.folder / "scorer")):
+        assert load_reader(source) is scorer_of(everyday.folder)
