@@ -143,5 +143,7 @@ def test_the_language_of_a_total():
 
 
 def test_a_total_that_is_too_large_to_hold_is_named(everyday):
-    with pytest.raises(RecipeError, match=r"up to 1,900 is asked for; with this vocabulary one up to \d{3} can be held"):
+    with pytest.raises(
+        RecipeError, match=r"up to 1,900 is asked for; with this vocabulary one up to \d{3} can be held"
+    ):
         generate(Characters(number=1900), model=everyday, samples=1)
