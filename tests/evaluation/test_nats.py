@@ -122,6 +122,12 @@ def test_a_second_scorer_chooses_among_the_drafts(outside_model):
     assert all(sample.fluency.second_nats is None for sample in alone)
 
 
+def test_a_run_whose_draws_the_scorer_chooses_among_is_not_continued_with_another():
+    for text, depends in (("unique: true\nrank_by: [lm_score]", True), ("rank_by: [lm_score]", False)):
+        recipe, _ = read_recipe(text, "mine.yaml", ["model=e2e"])
+        assert (identity(recipe, from_pretrained("e2e"))["scorer"] is not None) == depends
+
+
 def test_a_second_scorer_that_nothing_asks_is_refused(outside_model):
     with pytest.raises(UserError, match=r"second_scorer.*`fluency` only"):
         generate(model="e2e", samples=1, second_scorer=outside_model)
