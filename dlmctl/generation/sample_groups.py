@@ -90,7 +90,7 @@ def uses_rejection(control: Control[Any]) -> bool:
 
 
 def is_ranked_by_scorer(recipe: Recipe) -> bool:
-    """Whether the scorer chooses among the draws of a recipe's texts, of which ``unique`` and rejection make several."""
+    """Whether the scorer chooses among the draws of a text, of which ``unique`` and rejection make several."""
     until = recipe.until
     if until is None and (recipe.unique or any(map(_is_met_by_rejection, nested_specs(recipe.control_specs())))):
         until = Until()
