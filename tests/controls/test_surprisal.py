@@ -18,6 +18,7 @@ from dlmctl.generation.flat import Columns
 from dlmctl.generation.generate import generate
 from dlmctl.generation.matched import run_matched
 from dlmctl.generation.matched_table import columns_of, rows_of
+from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.load import load_matched
 
 GLASS = Pattern("<any>{3,7} umbrella .")
@@ -165,6 +166,20 @@ def test_verdicts(everyday):
 def test_parameters_that_mean_nothing_are_refused(params):
     with pytest.raises(UserError):
         Surprisal(**params)
+
+
+def test_an_empty_cell_leaves_an_end_open():
+    written = {"word": "{word}", "nats": ["{least}", "{most}"]}
+
+    def read(**cells):
+        return read_params(Surprisal.Params, fill_params(Surprisal.Params, written, cells))
+
+    assert read(word="rain", least=None, most="1.5").nats == [None, 1.5]
+    assert read(word="rain", least="6", most=None).nats == [6, None]
+    assert read(word="rain") is None
+    assert fill_params(Surprisal.Params, {"where": {"place": ["{a}", "{b}"]}}, {"a": 3}).value == {
+        "where": {"place": [3]}
+    }
 
 
 def test_what_cannot_be_is_said(everyday, pretrained):
