@@ -72,7 +72,7 @@ class ControlFor:
         """The known properties of a word in an item, rounded as they are shown."""
         properties: dict[str, float | str | None] = {"letters": letters(word)}
         if "syllables" in self.tolerances:
-            properties["syllables"] = syllables(word)
+            properties["syllables"] = None if (count := syllables(word)) is None else float(count)
         counted = {} if self.counts is None else {"frequency": self.counts.per_million(word)}
         if self.counts is not None and "zipf" in self.tolerances:
             counted["zipf"] = self.counts.zipf(word)
