@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -37,7 +37,7 @@ class SurprisalParams(ControlParams):
         default=None, min_length=1, max_length=100, description="a word, wherever it occurs", examples=["umbrella"]
     )
     where: Where | None = Field(default=None, description="in its place: the words with these tags or at these places")
-    nats: list[float | None] = Field(
+    nats: list[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None] = Field(
         min_length=2,
         max_length=2,
         description="least and most surprisal, null for no bound: -log p(word | the words before it), in nats; "
@@ -49,7 +49,7 @@ class SurprisalParams(ControlParams):
         min_length=1,
         max_length=1000,
         description="the language model that judges: a causal model of Hugging Face by folder or hub name, or the "
-        "folder of a scorer; if not given, the model's own scorer",
+        "folder of a scorer or of a model that has one; if not given, the model's own scorer",
     )
 
     reads: ClassVar[Sequence[str]] = ("scorer",)
@@ -60,8 +60,6 @@ class SurprisalParams(ControlParams):
         low, high = nats
         if low is None and high is None:
             raise ValueError("give a least or a most surprisal, such as [null, 1.5] or [6, null]")
-        if min(end for end in nats if end is not None) < 0:
-            raise ValueError("surprisal is 0 or more")
         if low is not None and high is not None and low > high:
             raise ValueError(f"the bounds go from {low:g} down to {high:g}; the lower one comes first")
         return nats

@@ -133,6 +133,15 @@ def test_the_table_says_how_far_the_words_differ(masked, tmp_path):
     assert first["differences"]["letters"] == 2
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_syllables_are_numbers_in_tables(masked, tmp_path, ending):
+    """Without a lexicon that bounds them."""
+    sets = sets_of(masked, MATCHED.replace("letters: 2, zipf: 0.5", "syllables: 5"), "samples=2", ONE_ROUND)
+    write_table(sets, tmp_path / f"t.{ending}")
+    assert "syllables" in (tmp_path / f"t.{ending}").read_text()
+    assert {type(item.properties["long"][0]["syllables"]) for item in sets.items} == {float}
+
+
 @pytest.mark.parametrize(
     ("control_for", "message"),
     [

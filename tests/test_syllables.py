@@ -7,7 +7,7 @@ import pytest
 
 from dlmctl.text.penn import split_penn
 from dlmctl.text.spelling import detokenize, split_words
-from dlmctl.text.syllables import syllables, syllables_of_words
+from dlmctl.text.syllables import _exceptions, counted, syllables, syllables_of_words
 from dlmctl.text.written_length import step
 
 
@@ -30,6 +30,30 @@ def test_syllables(text, expected):
 def test_words_that_are_not_in_the_dictionary_follow_the_rule():
     invented = "grumbled flonker zibbled trondle snazed snatted vorded blivious wuggish tropely sprizing gruithm"
     assert list(map(syllables, invented.split())) == [2, 2, 2, 2, 1, 2, 2, 3, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "café cafés naïve résumé resume Zoë Beyoncé fiancée façade crème über jalapeño",
+            [2, 2, 2, 3, 2, 2, 3, 3, 2, 1, 2, 4],
+        ),
+        ("cafe\u0301 Łódź Cæsar слово 日本 Ελλάδα", [2, 1, 2, None, None, None]),
+        ("TV MLB NYC BMW QBs DVDs US us NASA LITTLE HMM hmm Dr.", [2, 3, 3, 5, 2, 3, 2, 1, 2, 2, 1, 1, 2]),
+        ("dog's bus's let's who'll didn't don\u2019t TV's", [1, 2, 1, 1, 2, 1, 2]),
+        ("didnt wouldnt dont loveliest our PizzaExpress McDonald iPhone", [2, 2, 1, 3, 1, 4, 3, 2]),
+    ],
+)
+def test_accents_initials_and_words_in_one_piece(words, expected):
+    assert list(map(syllables, words.split())) == expected
+
+
+def test_the_list_has_only_what_the_rule_gets_wrong():
+    """As ``benchmarks/syllables.py`` writes it."""
+    listed = _exceptions()
+    assert len(listed) > 9_000
+    assert [word for word, count in listed.items() if counted(word, "", {}) == count and "'" not in word] == []
 
 
 def written_length(words):

@@ -531,3 +531,18 @@ def test_frames_say_what_to_install(model_folder, monkeypatch):
         result.to_pandas()
     with pytest.raises(UserError, match=r'pip install "dlmctl\[datasets\]"'):
         result.to_dataset()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("targets: [{n: 5}]\nsampler: {steps: 2, particles: 2, reward: lm_score}\n", 2),
+        ("unique: true\nrank_by: [lm_score]\n", 2),
+        ("rank_by: [lm_score]\ncontrols:\n  - any: [check: FOLDER/mine.py:accepts]\n", 1),
+    ],
+)
+def test_a_missing_scorer_is_an_error_of_the_setting_that_needs_it(pretrained, tmp_path, text, line):
+    (tmp_path / "mine.py").write_text("def accepts(words):\n    return True\n")
+    recipe, file = read_recipe(text.replace("FOLDER", str(tmp_path)), "mine.yaml", [f"model={pretrained.folder}"])
+    with pytest.raises(UserError, match=rf"mine.yaml:{line}: .*no scorer here"):
+        run_recipe(recipe, model=pretrained, origin=file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,20 +12,23 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from dlmctl.checkpoint.quiet_transformers import without_progress_bars
+from dlmctl.checkpoint.quiet_transformers import without_progress_bars, without_reports
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.errors import ModelError, typed_message
 
 # Files of a Hugging Face tokeniser, none of which a scorer of ours has.
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "merges.txt", "tokenizer.model")
+NAN = "computes NaN in place of probabilities; its weights may be damaged."
+# Logits of one model for one text differ by no more than this, as a share of their range.
+SAME = 1e-4
 # Texts in a batch.
 BATCH = 16
 
 
 def is_causal_model(scorer: str | Path) -> bool:
     """Whether a folder or a hub name is that of a Hugging Face model with its tokeniser, not of a scorer."""
-    folder = Path(scorer)
-    return not folder.is_dir() or any((folder / name).exists() for name in TOKENIZERS)
+    # os.path.isdir is False for names that are too long for a file, where Path.is_dir raises.
+    return not os.path.isdir(scorer) or any((Path(scorer) / name).exists() for name in TOKENIZERS)
 
 
 class CausalLM(NamedTuple):
@@ -32,35 +37,57 @@ class CausalLM(NamedTuple):
     model: Any
     tokenizer: Any
 
+    @property
+    def start(self) -> int | None:
+        """The token before a text; None if the model has none, so that the first token of a text has no probability."""
+        start: int | None = self.tokenizer.bos_token_id
+        return self.tokenizer.eos_token_id if start is None else start
+
     @torch.no_grad()
-    def token_nats(self, texts: Sequence[str], batch: int = BATCH) -> list[list[float]]:
+    def token_nats(self, texts: Sequence[str], batch: int = BATCH, *, cut: bool = False) -> list[list[float]]:
         """-log p of each token of each text, in natural spelling, after the model's start token.
 
         Args:
             batch: texts read at once.
+            cut: truncate a text that is longer than the model can read to its first tokens.
+
+        Raises:
+            ModelError: a text is too long, and ``cut`` is off; or the model computes no number.
         """
-        start = self.tokenizer.bos_token_id
-        start = self.tokenizer.eos_token_id if start is None else start
         rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        rows = [row if start is None else [start, *row] for row in rows]
+        rows = self._within_limit([row if self.start is None else [self.start, *row] for row in rows], cut=cut)
         order = sorted((at for at, row in enumerate(rows) if len(row) > 1), key=lambda at: len(rows[at]))
         nats_of_rows: list[list[float]] = [[] for _ in rows]
         for offset in range(0, len(order), batch):
             chosen = order[offset : offset + batch]
-            width = max(len(rows[at]) for at in chosen)
-            padding = [width - len(rows[at]) for at in chosen]
-            device = self.model.device
-            ids = torch.tensor(
-                [rows[at] + [0] * pad_count for at, pad_count in zip(chosen, padding, strict=True)], device=device
-            )
-            attention_mask = torch.tensor(
-                [[1] * (width - pad_count) + [0] * pad_count for pad_count in padding], device=device
-            )
-            logits = self.model(input_ids=ids, attention_mask=attention_mask).logits[:, :-1].float()
-            nats = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").tolist()
-            for at, row in zip(chosen, nats, strict=True):
-                nats_of_rows[at] = row[: len(rows[at]) - 1]
+            for at, nats in zip(chosen, self._read([rows[at] for at in chosen]), strict=True):
+                nats_of_rows[at] = nats
         return nats_of_rows
+
+    def _within_limit(self, rows: list[list[int]], *, cut: bool) -> list[list[int]]:
+        limit = getattr(self.model.config, "max_position_embeddings", None) or max(map(len, rows), default=0)
+        longest = max(map(len, rows), default=0)
+        if longest > limit and not cut:
+            what = f"a text has {longest:,} tokens; this model reads up to {limit:,}."
+            raise ModelError(what, where=self.name, remedy="Take a model that reads longer texts.")
+        return [row[:limit] for row in rows]
+
+    def _read(self, rows: Sequence[list[int]]) -> list[list[float]]:
+        """The nats of all tokens but the first of rows of tokens."""
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.model.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.model.device)
+        logits = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        padded = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").tolist()
+        nats = [row[: len(tokens) - 1] for row, tokens in zip(padded, rows, strict=True)]
+        if any(math.isnan(value) for row in nats for value in row):
+            raise ModelError(NAN, where=self.name, remedy="Take another one.")
+        return nats
+
+    @property
+    def name(self) -> str:
+        """The folder or hub name, for messages."""
+        return str(self.model.config.name_or_path)
 
 
 @lru_cache(maxsize=2)
@@ -70,14 +97,40 @@ def load_causal(source: str) -> CausalLM:
     Raises:
         ModelError: there is no such model, or it cannot be read.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = resolve(source)
+    remedy = "Give a folder or hub name of one in safetensors."
+    trusted = {"trust_remote_code": False}
     try:
-        with without_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, use_safetensors=True).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        with without_progress_bars(), without_reports():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **trusted)
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **trusted
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         message = f"is no causal language model that can be read: {typed_message(error)}."
-        raise ModelError(message, where=source, remedy="Give a folder or hub name of one in safetensors.") from None
-    return CausalLM(model, tokenizer)
+        raise ModelError(message, where=source, remedy=remedy) from None
+    reader = CausalLM(model.eval(), tokenizer)
+    fault = _fault_of(reader, sorted(loaded["missing_keys"]))
+    if fault is not None:
+        raise ModelError(fault, where=source, remedy=remedy)
+    return reader
+
+
+@torch.no_grad()
+def _fault_of(reader: CausalLM, missing: Sequence[str]) -> str | None:
+    """Why a model that was loaded gives no probabilities of a text; None if it does."""
+    if missing:
+        return f"lacks {len(missing):,} of its weights, such as {missing[0]!r}, which would be random."
+    known = reader.model.get_input_embeddings().num_embeddings
+    if reader.tokenizer.vocab_size > known:
+        return f"its tokeniser has {reader.tokenizer.vocab_size:,} tokens, the model {known:,}."
+    # An encoder such as BERT loads, too, but what it says of a word depends on the words after it.
+    first, second = reader.model(input_ids=torch.tensor([[0, 0], [0, 1]])).logits[:, 0]
+    if first.isnan().any():
+        return NAN
+    if (first - second).abs().max() > SAME * (first.max() - first.min()):
+        return "is no causal language model: it also reads the words after a word."
+    return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
 from dlmctl.annotators.scorer import Judge, load_scorer, token_nats
+from dlmctl.checkpoint.bundled import bundled_path
+from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.errors import ModelError
 from dlmctl.text.spelling import plain
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
@@ -18,11 +21,15 @@ Reader = Judge | CausalLM
 
 
 def load_reader(source: str) -> Reader:
-    """A scorer by its folder, or any causal language model of Hugging Face by folder or hub name.
+    """A scorer by its folder or that of a model that has one, or any causal language model of Hugging Face by folder or
+    hub name.
 
     Raises:
         ModelError: there is no such model, it cannot be read, or its tokeniser does not tell where tokens are.
     """
+    folder = Path(source) if os.path.isdir(source) else bundled_path("models", source)
+    if folder is not None and (folder / SCORER).is_dir():
+        return load_scorer(folder / SCORER)
     if not is_causal_model(source):
         return load_scorer(Path(source))
     reader = load_causal(source)
@@ -60,9 +67,10 @@ def _by_scorer(tokenizer: Tokenizer, words: Sequence[str], nats: Sequence[float]
 
 def _by_causal_model(reader: CausalLM, words: Sequence[str], text: str) -> list[float | None]:
     offsets = _offsets(reader.tokenizer, text)
-    (nats,) = reader.token_nats([text], 1)
+    (nats,) = reader.token_nats([text], 1, cut=True)
     # Without a start token there is no probability of the first one.
-    return _summed(words, text, offsets, [*[None] * (len(offsets) - len(nats)), *nats])
+    first: list[float | None] = [] if reader.start is not None else [None]
+    return _summed(words, text, offsets, [*first, *nats, *[None] * len(offsets)][: len(offsets)])
 
 
 def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:

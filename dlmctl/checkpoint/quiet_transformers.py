@@ -1,4 +1,4 @@
-"""Suppression of transformers' progress bars."""
+"""Suppression of transformers' progress bars and reports."""
 
 from __future__ import annotations
 
@@ -18,3 +18,17 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if was_enabled:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def without_reports() -> Iterator[None]:
+    """Context without the tables of weights that transformers logs for files that it can read only in part; whoever
+    loads them says so."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

@@ -17,8 +17,8 @@ from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.control_for import ControlFor
 from dlmctl.generation.matched_check import check_matched, matching_of
 from dlmctl.generation.prompts import read_prompt
-from dlmctl.generation.ranking import ranks_by_scorer
 from dlmctl.generation.repair import require_repairable
+from dlmctl.generation.sample_groups import is_ranked_by_scorer
 from dlmctl.generation.scoring import load_scoring
 from dlmctl.generation.targets import TargetRun, read_targets
 from dlmctl.recipe.build import build_control
@@ -90,14 +90,15 @@ def examine(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> Contr
         check_settings(pretrained, recipe.sampler, recipe.guidance, controlled=all(recipe.spec_sets()))
     except RecipeError as error:
         raise with_setting_line(error, file) from None
-    _examine_scorers(recipe, pretrained, file)
     table = read_targets(recipe, file)
     if table is not None:
         fault = TargetRun(recipe, table, pretrained).fault(range(min(MAX_TRIED, len(table))))
         if fault is not None:
             raise fault
+        examine_scorers(recipe, pretrained, file)
         return None
     _examine_controls(recipe, pretrained, prompt, file)
+    examine_scorers(recipe, pretrained, file)
     return _try_matched(recipe, pretrained, prompt, file) if isinstance(recipe, MatchedRecipe) else None
 
 
@@ -128,12 +129,16 @@ def _try_matched(
     return matching
 
 
-def _examine_scorers(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
-    """Check that the model has the scorers that the recipe needs, and that its texts can be repaired if requested."""
+def examine_scorers(recipe: Recipe, pretrained: Pretrained, file: SettingsFile) -> None:
+    """Check that the model has the scorers that the recipe needs, and that its texts can be repaired if requested.
+
+    Raises:
+        RecipeError: it has not, with the line of the setting that needs it.
+    """
     if recipe.sampler.particles > 1 and recipe.sampler.reward == "lm_score":
         with _errors_at(("sampler", "reward"), file):
             load_scoring(pretrained, reads=False)
-    if ranks_by_scorer(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota):
+    if is_ranked_by_scorer(recipe):
         with _errors_at(("rank_by",), file):
             load_scoring(pretrained, reads="acceptability" in recipe.rank_by)
         if recipe.second_scorer is not None:

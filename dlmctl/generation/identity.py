@@ -19,7 +19,8 @@ from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control, offered_controls, origin
 from dlmctl.control.user_files import digest_in_use, parse_reference
 from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
-from dlmctl.generation.ranking import needs_acceptability, ranks_by_scorer
+from dlmctl.generation.ranking import needs_acceptability
+from dlmctl.generation.sample_groups import is_ranked_by_scorer
 from dlmctl.metrics.acceptability import find_acceptability
 from dlmctl.recipe.recipe import ControlSpec, Recipe, nested_specs
 from dlmctl.text.plain_values import name_of
@@ -116,7 +117,7 @@ def _depends_on_scorer(recipe: Recipe) -> bool:
     until = recipe.until
     uses_bound = until is not None and (until.bounds_fluency or until.repair)
     asked = any(_control_params(spec)[0].asks_scorer for spec in nested_specs(recipe.control_specs()))
-    return asked or uses_bound or ranks_by_scorer(recipe.rank_by, recipe.candidates, until, recipe.quota)
+    return asked or uses_bound or is_ranked_by_scorer(recipe)
 
 
 def _folder_digest(folders: list[Path]) -> str | None:

@@ -13,7 +13,7 @@ from dlmctl.datasets.target_table import TargetTable
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.arguments import check_traced, read_traced
-from dlmctl.generation.diagnose import examine, load_model, with_setting_line
+from dlmctl.generation.diagnose import examine, examine_scorers, load_model, with_setting_line
 from dlmctl.generation.generate import draw_recipe, require_plain
 from dlmctl.generation.identity import about_run
 from dlmctl.generation.options import ObserverOptions
@@ -142,6 +142,8 @@ class RecipeSampler:
                 raise
             if self.rows is None:
                 examine(self.recipe, self.pretrained, self.origin)  # raises the same error with its line
+            else:  # other rows may be at fault, too, but not for this error
+                examine_scorers(self.recipe, self.pretrained, self.origin)
             raise with_setting_line(error, self.origin) from None
 
     def _draw_untargeted(self, numbers: Sequence[int], observers: ObserverOptions) -> Generation:

@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Composite, Control
+from dlmctl.control.registry import find_control
 from dlmctl.datasets.known_texts import known_texts
 from dlmctl.errors import UserError
 from dlmctl.generation.distinct import Distinct
+from dlmctl.generation.ranking import ranks_by_scorer
 from dlmctl.generation.rounds import Rounds
+from dlmctl.recipe.recipe import COMBINATIONS, ControlSpec, Recipe, nested_specs
 from dlmctl.recipe.settings import QUOTA_NEEDS_ALL, QUOTA_REMEDY, Quota, Until, accepts_failures
 
 
@@ -84,3 +87,17 @@ def uses_rejection(control: Control[Any]) -> bool:
     """Whether a control, or a part of it, is met by rejection sampling."""
     components = control.parts if isinstance(control, Composite) else []
     return control.by_rejection or any(map(uses_rejection, components))
+
+
+def is_ranked_by_scorer(recipe: Recipe) -> bool:
+    """Whether the scorer chooses among the draws of a text, of which ``unique`` and rejection make several."""
+    until = recipe.until
+    if until is None and (recipe.unique or any(map(_is_met_by_rejection, nested_specs(recipe.control_specs())))):
+        until = Until()
+    return ranks_by_scorer(recipe.rank_by, recipe.candidates, until, recipe.quota)
+
+
+def _is_met_by_rejection(spec: ControlSpec) -> bool:
+    if spec.control is not None:
+        return uses_rejection(spec.control)
+    return spec.name not in COMBINATIONS and find_control(spec.name).by_rejection

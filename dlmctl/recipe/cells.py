@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,9 +25,17 @@ def fill_params(params_type: type[BaseModel], params: Any, cells: Mapping[str, A
     has_extra = getattr(params_type, "numbers_beyond_fields", False)
 
     def is_bounds(place: Place) -> bool:
-        return has_extra and len(place) == 1 and place[0] not in params_type.model_fields
+        if len(place) != 1:
+            return False
+        field = params_type.model_fields.get(str(place[0]))
+        return has_extra if field is None else _may_be_open(field.annotation)
 
     return fill_placeholders(params, cells, is_bounds)
+
+
+def _may_be_open(annotation: Any) -> bool:
+    """Whether the type of a field is a list in which None may stand for an item."""
+    return get_origin(annotation) is list and type(None) in get_args(get_args(annotation)[0])
 
 
 def read_params(params_type: type[BaseModel], row: Filled, *, decimal_comma: bool = False) -> BaseModel | None:

@@ -20,6 +20,7 @@ from dlmctl.generation.flat import Columns
 from dlmctl.generation.generate import generate
 from dlmctl.generation.matched import run_matched
 from dlmctl.generation.matched_table import columns_of, rows_of
+from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.load import load_matched
 from dlmctl.training.scorer import ScorerSizes, build_scorer
 from tests.tokens.tokenizers_of_all_kinds import model_of
@@ -117,20 +118,32 @@ def test_the_columns_of_a_generator_do_not_depend_on_the_batch(everyday):
 class Letters:
     """A causal model whose tokens are letters, each with as many nats as its place in the text."""
 
-    def __init__(self):
-        self.tokenizer = self
+    bos_token_id: int | None = 0
+    eos_token_id = None
 
     def __call__(self, text, **options):
         return {"offset_mapping": [(at, at + 1) for at in range(len(text))]}
 
 
 def test_pieces_of_words_are_summed(monkeypatch):
-    reader = CausalLM(SimpleNamespace(), Letters())
-    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch: [[float(at) for at in range(len(texts[0]))]])
+    letters = Letters()
+    reader = CausalLM(SimpleNamespace(), letters)
+
+    def nats(count):
+        monkeypatch.setattr(CausalLM, "token_nats", lambda *args, **kinds: [[float(at) for at in range(count)]])
+
+    nats(10)
     assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[0 + 1, 3 + 4 + 5, 6 + 7 + 8, 9]]
     # Without a start token there is no probability of the first letter, nor of the word that begins with it.
-    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch: [[1.0] * (len(texts[0]) - 1)])
-    assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[None, 3, 3, 1]]
+    letters.bos_token_id = None
+    nats(9)
+    assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[None, 2 + 3 + 4, 5 + 6 + 7, 8]]
+
+
+def test_words_beyond_what_the_reader_reads_are_unknown(monkeypatch):
+    reader = CausalLM(SimpleNamespace(), Letters())
+    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch, cut: [[1.0] * 7] if cut else None)
+    assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[2, 3, None, None]]
 
 
 def test_a_scorer_over_pieces_of_words_judges_whole_words(tmp_path):
@@ -180,6 +193,8 @@ def test_verdicts(everyday):
         {"word": "rain", "nats": [None, None]},
         {"word": "rain", "nats": [2, 1]},
         {"word": "rain", "nats": [-1, 1]},
+        {"word": "rain", "nats": [None, math.nan]},
+        {"word": "rain", "nats": [math.inf, math.inf]},
         {"word": "rain", "nats": [1]},
     ],
 )
@@ -193,6 +208,20 @@ def test_a_model_whose_tokens_cannot_be_placed_is_refused(monkeypatch):
     monkeypatch.setattr("dlmctl.annotators.surprisal.load_causal", lambda source: slow)
     with pytest.raises(ModelError, match="mine: its tokeniser does not tell where in a text a token is"):
         load_reader("mine")
+
+
+def test_an_empty_cell_leaves_an_end_open():
+    written = {"word": "{word}", "nats": ["{least}", "{most}"]}
+
+    def read(**cells):
+        return read_params(Surprisal.Params, fill_params(Surprisal.Params, written, cells))
+
+    assert read(word="rain", least=None, most="1.5").nats == [None, 1.5]
+    assert read(word="rain", least="6", most=None).nats == [6, None]
+    assert read(word="rain") is None
+    assert fill_params(Surprisal.Params, {"where": {"place": ["{a}", "{b}"]}}, {"a": 3}).value == {
+        "where": {"place": [3]}
+    }
 
 
 def test_what_cannot_be_is_said(everyday, pretrained):
@@ -210,3 +239,10 @@ def test_what_cannot_be_is_said(everyday, pretrained):
         generate(Surprisal(word="cats", nats=[None, 1]), model=pretrained, samples=1)
     with pytest.raises(ModelError, match="no such model"):
         generate(Surprisal(word="cats", nats=[None, 1], scorer="no-such-folder"), model=pretrained, samples=1)
+    with pytest.raises(ModelError, match="no such model"):
+        generate(Surprisal(word="cats", nats=[None, 1], scorer="x" * 700), model=pretrained, samples=1)
+
+
+def test_a_model_with_a_scorer_may_be_named_for_it(everyday):
+    for source in ("everyday", str(everyday.folder), str(everyday.folder / "scorer")):
+        assert load_reader(source) is scorer_of(everyday.folder)

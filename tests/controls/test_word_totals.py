@@ -140,3 +140,10 @@ def test_the_language_of_a_total():
         for text in itertools.product("abc", repeat=size):
             ids = [alphabet.ids[word] for word in text]
             assert automaton.accepts(ids) == (total(text) in (3, 4)), text
+
+
+def test_a_total_that_is_too_large_to_hold_is_named(everyday):
+    with pytest.raises(
+        RecipeError, match=r"up to 1,900 is asked for; with this vocabulary one up to \d{3} can be held"
+    ):
+        generate(Characters(number=1900), model=everyday, samples=1)

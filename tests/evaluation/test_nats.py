@@ -1,13 +1,14 @@
 """Fluency under any causal language model: nats a word, whatever its tokens are."""
 
 import math
+import shutil
 
 import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from controls import Length
 from dlmctl.annotators.causal import load_causal
@@ -71,6 +72,44 @@ def test_texts_read_together_have_the_nats_that_each_has_alone(outside_model):
     assert together == [pytest.approx(nats) for nats in other.token_nats(texts, 1)]
 
 
+def test_a_text_longer_than_the_model_reads_is_refused_or_cut(outside_model):
+    reader = load_causal(str(outside_model))
+    with pytest.raises(ModelError, match="a text has 101 tokens; this model reads up to 64"):
+        reader.token_nats(["pub", "e" * 100])
+    assert [len(nats) for nats in reader.token_nats(["pub", "e" * 100], cut=True)] == [3, 63]
+
+
+def saved(outside_model, folder, kind=GPT2LMHeadModel, config=None):
+    """A model with the tokeniser of letters."""
+    config = config or GPT2Config(vocab_size=1 + len(LETTERS), n_positions=64, n_embd=8, n_layer=1, n_head=1)
+    kind(config).save_pretrained(folder)
+    shutil.copy(outside_model / "tokenizer.json", folder)
+    shutil.copy(outside_model / "tokenizer_config.json", folder)
+    return load_causal.__wrapped__(str(folder))
+
+
+def test_a_model_that_gives_no_probabilities_is_refused(outside_model, tmp_path):
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    with pytest.raises(ModelError, match="also reads the words after a word"):
+        saved(outside_model, tmp_path, BertLMHeadModel, BertConfig(vocab_size=1 + len(LETTERS), **small))
+    with pytest.raises(ModelError, match=f"its tokeniser has {1 + len(LETTERS)} tokens, the model 4"):
+        saved(outside_model, tmp_path, config=GPT2Config(vocab_size=4, n_embd=8, n_layer=1, n_head=1))
+    model = saved(outside_model, tmp_path).model
+    state = model.state_dict()
+    del state["transformer.wpe.weight"]
+    model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(ModelError, match=r"lacks 1 of its weights, such as 'transformer.wpe.weight'"):
+        load_causal.__wrapped__(str(tmp_path))
+    with torch.no_grad():
+        model.transformer.wpe.weight.fill_(math.nan)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="computes NaN"):
+        load_causal.__wrapped__(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"1234")
+    with pytest.raises(ModelError, match="no causal language model that can be read"):
+        load_causal.__wrapped__(str(tmp_path))
+
+
 def test_a_second_scorer_chooses_among_the_drafts(outside_model):
     """Letters are equally likely under it, so the nats that it gives count them: a text of fewer is preferred."""
     asked = {"model": "everyday", "samples": 4, "candidates": 6, "rank_by": ["fluency"], "seed": 5, "device": "cpu"}
@@ -81,6 +120,12 @@ def test_a_second_scorer_chooses_among_the_drafts(outside_model):
     assert [sample.text for sample in alone] != [sample.text for sample in both]
     assert sum(len(sample.text) for sample in both) < sum(len(sample.text) for sample in alone)
     assert all(sample.fluency.second_nats is None for sample in alone)
+
+
+def test_a_run_whose_draws_the_scorer_chooses_among_is_not_continued_with_another():
+    for text, depends in (("unique: true\nrank_by: [lm_score]", True), ("rank_by: [lm_score]", False)):
+        recipe, _ = read_recipe(text, "mine.yaml", ["model=e2e"])
+        assert (identity(recipe, from_pretrained("e2e"))["scorer"] is not None) == depends
 
 
 def test_a_second_scorer_that_nothing_asks_is_refused(outside_model):

@@ -81,6 +81,10 @@ spans = st.lists(
     mapping(label=st.sampled_from(["NP", "S::NP", ""]), start=counts, end=counts),
     max_size=3,
 )
+texts = st.lists(mostly(st.sampled_from(WORDS)), max_size=8).map(lambda words: " ".join(map(str, words)))
+nats = mostly(st.sampled_from([[None, 3], [2, None], [0, 5.5], [1, 1]]), bounds)
+# Nothing that could be the name of a model on the hub, which would be asked for it.
+scorers = mostly(st.none(), st.sampled_from(["", ".", "/", "\0", "./none", "x" * 700]))
 
 
 def several(params: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -96,6 +100,10 @@ leaves = st.one_of(
     st.fixed_dictionaries({"lexicon": several(mapping(words=phrases, letters=bounds, frequency=bounds, where=where))}),
     st.fixed_dictionaries({"pos": several(mapping(tags=tags, pass_at=shares))}),
     st.fixed_dictionaries({"syntax_tree": several(mapping(tree=trees, spans=spans, pass_at=shares))}),
+    st.fixed_dictionaries({"syllables": several(mapping(number=counts, tolerance=counts))}),
+    st.fixed_dictionaries({"characters": several(mapping(number=counts | st.integers(10, 60), tolerance=counts))}),
+    st.fixed_dictionaries({"edit": several(mapping(text=texts, changes=counts, tolerance=counts))}),
+    st.fixed_dictionaries({"surprisal": several(mapping(word=words, where=where, nats=nats, scorer=scorers))}),
     mostly(
         st.just({"length": {"words": 5, "tolerance": 2}}),
         st.fixed_dictionaries({"semantic": several(mapping(food=st.sampled_from(["x", True, 3]), match=words))})

@@ -39,7 +39,7 @@ def require_size(states: int, classes: int, most: int = MAX_STATES) -> None:
     if states > most or states * classes > MAX_CELLS:
         raise TooLarge(
             f"the controls together need an automaton of more than {min(most, MAX_CELLS // classes)} states.",
-            remedy="Ask for fewer phrases, shorter repeats or a simpler pattern.",
+            remedy="Ask for fewer phrases, shorter repeats, smaller numbers or a simpler pattern.",
         )
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlmctl.control.automata.dfa import DEAD, OUTSIDE, Automaton, Ints, reduced, require_size
+from dlmctl.control.automata.dfa import (
+    DEAD,
+    MAX_CELLS,
+    MAX_STATES,
+    OUTSIDE,
+    Automaton,
+    Ints,
+    TooLarge,
+    reduced,
+)
 from dlmctl.control.automata.languages import Alphabet
 
 
@@ -60,7 +69,10 @@ def with_total(amounts: Quantity, least: int, most: int) -> Automaton:
         TooLarge: ``most`` is too large.
     """
     contexts, classes = amounts.contexts.shape
-    require_size(contexts * (most + 1), classes)
+    limit = min(MAX_STATES, MAX_CELLS // classes) // contexts - 1
+    if most > limit:
+        what = f"a total of up to {most:,} is asked for; with this vocabulary one up to {limit:,} can be held."
+        raise TooLarge(what, remedy="Ask for a smaller number or a smaller tolerance.")
     # A state is a context and the total so far; state 0 is the beginning.
     totals = np.arange(most + 1)[:, None, None]
     after = totals + amounts.added
