@@ -103,6 +103,7 @@ leaves = st.one_of(
     st.fixed_dictionaries({"syllables": several(mapping(number=counts, tolerance=counts))}),
     st.fixed_dictionaries({"characters": several(mapping(number=counts | st.integers(10, 60), tolerance=counts))}),
     st.fixed_dictionaries({"edit": several(mapping(text=texts, changes=counts, tolerance=counts))}),
+    st.fixed_dictionaries({"rhyme": several(mapping(word=words | st.sampled_from(["night", "orange", "June"])))}),
     st.fixed_dictionaries({"surprisal": several(mapping(word=words, where=where, nats=nats, scorer=scorers))}),
     mostly(
         st.just({"length": {"words": 5, "tolerance": 2}}),
