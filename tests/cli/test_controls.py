@@ -250,7 +250,7 @@ def test_new_refuses_bad_names(name, message, tmp_path):
 
 
 def test_new_leaves_existing_folders_alone(tmp_path):
-    done = dlmctl("controls", "new", "metre", "--out", tmp_path)
+    done = dlmctl("controls", "new", "alliteration", "--out", tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"dlmctl: {tmp_path}: already exists. Give another folder with --out.\n"
     assert not list(tmp_path.iterdir())

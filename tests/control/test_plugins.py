@@ -345,7 +345,7 @@ def test_names_that_cannot_be_a_controls_are_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["metre", "word_2_order", "control", "checks", "class", "batch"])
+@pytest.mark.parametrize("name", ["alliteration", "word_2_order", "control", "checks", "class", "batch"])
 def test_the_files_of_a_new_package_are_whole(name, tmp_path):
     files = write_skeleton(name, tmp_path / "mine")
     module = next(tmp_path / "mine" / file for file in files if file.name == f"dlmctl_{name}.py")
@@ -361,4 +361,4 @@ def test_the_files_of_a_new_package_are_whole(name, tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        write_skeleton("metre", tmp_path / "file" / "mine")
+        write_skeleton("alliteration", tmp_path / "file" / "mine")
