@@ -6,11 +6,10 @@ The pronunciations are the first ones of the CMU Pronouncing Dictionary, for the
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 
+from dlmctl.text.pronouncing import word_groups
 from dlmctl.text.spelling import plain
 
 FILE = "rhymes.json"
@@ -27,8 +26,6 @@ def rhymes_of(word: str) -> frozenset[str]:
 
 
 @cache
-def _groups() -> Mapping[str, tuple[str, ...]]:
+def _groups() -> Mapping[str, Sequence[str]]:
     """The words of the group of each word."""
-    listed = json.loads(files(__package__).joinpath(FILE).read_text("utf-8"))["words"]
-    groups = [tuple(words.split()) for words in listed.values()]
-    return {word: group for group in groups for word in group}
+    return {word: group for group in word_groups(FILE).values() for word in group}

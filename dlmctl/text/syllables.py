@@ -7,13 +7,12 @@ first pronunciation.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 
+from dlmctl.text.pronouncing import word_groups
 from dlmctl.text.spelling import plain
 
 EXCEPTIONS = "syllables.json"
@@ -41,7 +40,6 @@ CLITICS = ("n't", "'t", "'s", "'m", "'d", "'ll", "'re", "'ve")
 _ONE_WITH_NOT = frozenset("do ca wo sha ai are were don can won shan ain aren weren".split())
 _ONE_WITH_PRONOUN = frozenset("i you he she we they who".split())
 _SIBILANT = re.compile(r"(?:s|x|z|ch|sh|[cgsz]e)$")
-
 
 # Initials that could be read as words, but are not; others without a vowel, such as TV, are told by that.
 _INITIALS = frozenset(
@@ -163,5 +161,4 @@ def _of_clitic(clitic: str, before: str) -> int:
 @cache
 def _exceptions() -> Mapping[str, int]:
     """The words that do not follow the rule."""
-    listed = json.loads(files(__package__).joinpath(EXCEPTIONS).read_text("utf-8"))["words"]
-    return {word: int(count) for count, words in listed.items() for word in words.split()}
+    return {word: int(count) for count, words in word_groups(EXCEPTIONS).items() for word in words}

@@ -30,13 +30,18 @@ class TooLarge(RecipeError):
     """An automaton would have more states than are allowed."""
 
 
+def is_too_large(states: int, classes: int, most: int = MAX_STATES) -> bool:
+    """Whether an automaton has more than ``most`` states or MAX_CELLS cells."""
+    return states > most or states * classes > MAX_CELLS
+
+
 def require_size(states: int, classes: int, most: int = MAX_STATES) -> None:
     """Limit the size of an automaton while it is built.
 
     Raises:
         TooLarge: it has more than ``most`` states or MAX_CELLS cells.
     """
-    if states > most or states * classes > MAX_CELLS:
+    if is_too_large(states, classes, most):
         raise TooLarge(
             f"the controls together need an automaton of more than {min(most, MAX_CELLS // classes)} states.",
             remedy="Ask for fewer phrases, shorter repeats, smaller numbers or a simpler pattern.",

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from dlmctl.control.automata.dfa import (
     DEAD,
-    MAX_CELLS,
     MAX_STATES,
     OUTSIDE,
     Automaton,
     Ints,
     TooLarge,
+    is_too_large,
     partition,
     trimmed,
 )
@@ -73,7 +73,7 @@ def edited(alphabet: Alphabet, words: tuple[str, ...], changes: int, tolerance: 
         states = np.where(alive, first + np.cumsum(alive) - 1, DEAD)
         tables.append(states[number.reshape(following.shape[:2])])
         rows = distinct[alive]
-        if first + len(rows) > MAX_STATES or (first + len(rows)) * len(differs) > MAX_CELLS:
+        if is_too_large(first + len(rows), len(differs)):
             raise TooLarge(
                 f"what up to {changes} changes make of a text of {len(words)} words is too much for an automaton of "
                 f"{MAX_STATES} states, which is needed under `not` and where other controls leave no draft.",
