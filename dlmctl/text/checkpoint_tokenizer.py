@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from dlmctl.errors import ModelError, short_message
 from dlmctl.text.files import read_json, read_object, read_text, require_file
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
+from dlmctl.text.tokens import token_strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -66,6 +68,12 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
     def __len__(self) -> int:
         return self._size
 
+    @cached_property
+    def strings(self) -> list[bytes | None]:
+        """As ``HuggingFaceTokenizer.strings``; tokens that BERT reserves for others' use are as special tokens."""
+        strings = token_strings(self.inner, len(self))
+        return [None if string and _RESERVED.fullmatch(string.strip()) else string for string in strings]
+
     def inside(self, ids: Iterable[int]) -> list[int]:
         """The tokens of one sequence: those after START, up to the first token that ends a text."""
         tokens: list[int] = []
@@ -99,15 +107,6 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
             raise ModelError(f"its chat template fails: {short_message(error)}.", remedy="Set `chat: false`.") from None
         ids: list[int] = self.inner.encode(str(text), add_special_tokens=False)
         return ids or [self.start_id]
-
-
-def never_written(tokenizer: CheckpointTokenizer) -> list[int]:
-    """The ids that no text of words contains: special tokens, and those that BERT keeps for others' use."""
-    return [
-        index
-        for index, string in enumerate(tokenizer.strings)
-        if string is None or _RESERVED.fullmatch(string.strip()) is not None
-    ]
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -29,7 +29,6 @@ from dlmctl.text.checkpoint_tokenizer import (
     TOKENIZER_FILES,
     CheckpointTokenizer,
     has_tokenizer,
-    never_written,
     read_tokenizer,
 )
 
@@ -87,7 +86,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         sampler=vendor.sampler,
         ends=vendor.ends,
         new_tokens=vendor.new_tokens,
-        never=[] if vendor.ends else never_written(tokenizer),
+        never=[] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None],
     )
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
 
@@ -124,6 +123,11 @@ def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
     for name in tied:  # stored once, or twice
         expected.pop(NETWORK + name)
         state.pop(NETWORK + name, None)
+    if isinstance(network, MaskedEncoder) and not any(
+        name.startswith(NETWORK + network.head_names[0]) for name in state
+    ):
+        what = "has no weights that predict masked tokens: it is an encoder for other uses, such as embeddings."
+        raise ModelError(what, where=str(folder), remedy="Take the masked language model that it was made from.")
     require_fit(state, expected, folder / "model.safetensors")
     network.load_state_dict(state, strict=False, assign=True)
     if inner is None:

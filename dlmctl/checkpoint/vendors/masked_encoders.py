@@ -20,6 +20,7 @@ from dlmctl.checkpoint.vendors.declared import (
     Id,
     Layers,
     Positions,
+    Rope,
     Rows,
     Shape,
     Sizes,
@@ -30,6 +31,7 @@ from dlmctl.checkpoint.vendors.decoder import NETWORK
 from dlmctl.models.masked_encoder import MaskedEncoder
 
 Activation = Literal["gelu", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "relu", "silu", "swish"]
+Attention = Literal["full_attention", "sliding_attention"]
 Count = Annotated[int, Field(strict=True, gt=0, le=65_536)]
 
 # The most tokens of a text, unless others are asked for: these models write a sentence well, not a page.
@@ -104,7 +106,7 @@ class DistilBertSizes(Sizes):
 
 
 class ModernBertSizes(Sizes):
-    """``config.json`` of a ModernBERT, as written by transformers 4."""
+    """``config.json`` of a ModernBERT, as written by transformers 4 or 5."""
 
     vocab_size: Rows
     hidden_size: Width
@@ -124,13 +126,23 @@ class ModernBertSizes(Sizes):
     local_attention: Count = 128
     global_rope_theta: Base = 160_000.0
     local_rope_theta: Base = 10_000.0
+    # In place of the three above, as written by transformers 5.
+    layer_types: list[Attention] | None = None
+    rope_parameters: dict[Attention, Rope] | None = None
     pad_token_id: Id = 50283
     tie_word_embeddings: bool = True
 
     def sizes(self) -> dict[str, Any]:
         """The settings of the class in ``transformers``, without the special tokens of the first ModernBERT."""
-        special = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
-        return {**self.model_dump(), **special}
+        given = self.model_dump(exclude={"layer_types", "rope_parameters"})
+        given |= dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
+        if self.layer_types is not None:
+            given["layer_types"] = self.layer_types
+        rope = self.rope_parameters or {}
+        bases: dict[str, Attention] = {"global_rope_theta": "full_attention", "local_rope_theta": "sliding_attention"}
+        for name, attention in bases.items():
+            given[name] = rope.get(attention, Rope()).base(given[name])
+        return given
 
 
 class Encoder(NamedTuple):
