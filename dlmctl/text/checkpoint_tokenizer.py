@@ -96,13 +96,16 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
         return self.inner.chat_template is not None
 
     def turn_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """The tokens of a conversation up to where the answer begins.
+        """The tokens of a conversation up to where the answer begins; a template that can ask for reasoning does not,
+        because controls are about the answer.
 
         Raises:
             ModelError: the template of the checkpoint fails on it.
         """
         try:
-            text = self.inner.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            text = self.inner.apply_chat_template(
+                list(messages), add_generation_prompt=True, tokenize=False, enable_thinking=False
+            )
         except Exception as error:  # a template may raise anything
             raise ModelError(f"its chat template fails: {short_message(error)}.", remedy="Set `chat: false`.") from None
         ids: list[int] = self.inner.encode(str(text), add_special_tokens=False)
