@@ -71,9 +71,10 @@ def _tokens(model: TokenLM) -> dict[str, str]:
     dtypes = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()}
     return {
         "family": f"masked: a checkpoint of {config.kind}, run with full attention",
+        "lengths": "chosen by the model" if config.ends else "chosen before a text is drawn",
         "predicts": f"the token of {'its own' if config.predicts == 'same' else 'the next'} position",
         "MASK": f"token {config.mask_id}",
-        "sampler": f"{config.sampler}, as used by its authors",
+        "sampler": config.sampler + (", as used by its authors" if config.ends else ""),
         "weights": f"{', '.join(sorted(dtypes))}, {sum(p.nbytes for p in model.parameters()) / 2**30:.2f} GiB",
     }
 

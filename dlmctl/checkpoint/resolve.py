@@ -25,7 +25,7 @@ _TRANSFORMERS_FILES = (("*.safetensors", "*.bin"), ("tokenizer*.json", "vocab.*"
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # Files to download; no code is among them.
-_FILES = ("*.safetensors", "*.json", "*.md", "tokenizer/*", "merges.txt", "*.jinja")
+_FILES = ("*.safetensors", "*.json", "*.md", "tokenizer/*", "merges.txt", "vocab.txt", "*.jinja")
 
 
 def resolve(source: str | Path) -> Path:

@@ -26,6 +26,8 @@ from dlmctl.text.files import flush_to_disk, read_object, require_file
 # Leaves room for the header within the 16 MiB that git hosts and slow links can handle.
 MAX_SHARD_BYTES = 15 * 2**20
 SAVE_AGAIN = "Save or download the model again."
+PICKLED = "pytorch_model.bin"
+CONVERT = f"{PICKLED} is never read: it may hold code. Load the model with transformers and `save_pretrained` it."
 QUANTISED, UNQUANTISED = "quantised weights cannot be read.", "Use the model in bfloat16, float16 or float32."
 
 _STAGING = ".partial"
@@ -192,7 +194,8 @@ def _weight_files(folder: Path, stem: str) -> tuple[list[Path], list[str]]:
     if not os.path.lexists(index):
         if not os.path.lexists(single):
             what = f"the weights are missing: {single.name} or {index.name}."
-            raise ModelError(what, where=str(folder), remedy=SAVE_AGAIN)
+            has_pickle = os.path.lexists(folder / PICKLED)
+            raise ModelError(what, where=str(folder), remedy=CONVERT if has_pickle else SAVE_AGAIN)
         return [single], []
     weight_map = read_object(index, remedy=SAVE_AGAIN).get("weight_map")
     if not isinstance(weight_map, dict) or not all(_is_file_name(name) for name in weight_map.values()):

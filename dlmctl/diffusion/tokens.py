@@ -1,4 +1,4 @@
-"""Third-party masked models over the tokens of any tokenizer: LLaDA, Dream, MDLM."""
+"""Third-party masked models over the tokens of any tokenizer: LLaDA, Dream, MDLM, BERT."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ class TokenConfig(BaseModel):
     block: int | None = Field(
         default=None, gt=0, description="positions per block, written before the next block; None for no blocks"
     )
+    ends: bool = Field(default=True, description="whether the model writes END where a text ends")
+    new_tokens: int = Field(default=128, gt=0, description="most tokens of a text, unless others are asked for")
+    never: list[NonNegativeInt] = Field(default=[], description="ids beside MASK that no text contains")
     sentence_lengths: list[NonNegativeInt] = []
     tags: list[str] = []
     # For the bound: the number of tokens of a text is given.
@@ -55,11 +58,19 @@ class TokenLM(MaskedModel):
 
     family: ClassVar[MaskedFamily] = "tokens"
     config: TokenConfig
+    never: Tensor
 
     def __init__(self, config: TokenConfig, network: nn.Module) -> None:
         super().__init__()
         self.config = config
         self.network = network
+        never = {index for index in (*config.never, config.mask_id) if index < config.vocab_size}
+        self.register_buffer("never", torch.tensor(sorted(never), dtype=torch.long), persistent=False)
+
+    @property
+    def hides_padding(self) -> bool:
+        """A model that does not end its texts was not trained on what follows them."""
+        return not self.config.ends
 
     @property
     def _reader(self) -> Network:
@@ -81,7 +92,7 @@ class TokenLM(MaskedModel):
         return self._reader.table[ids]
 
     def scores_of(self, canvas: Tensor, **read: Unpack[NetworkInputs]) -> Scores:
-        """As ``MaskedModel.scores_of``; MASK itself has probability 0 (Sahoo et al. 2024, section 3.2.3).
+        """As ``MaskedModel.scores_of``; MASK has probability 0 (Sahoo et al. 2024, section 3.2.3), and ``never`` too.
 
         If the network scores the next token, its outputs are shifted right by one; the first position has no
         predecessor and uses its own output, as Dream's authors do.
@@ -103,6 +114,4 @@ class TokenLM(MaskedModel):
         if positions is not None:
             hidden = hidden.flatten(0, 1)[positions.to(hidden.device)]
         scores = self._reader.head(hidden)[..., : self.config.vocab_size]
-        if self.mask_id < self.config.vocab_size:
-            scores[..., self.mask_id] = -torch.inf
-        return scores
+        return scores.index_fill_(-1, self.never.to(scores.device), -torch.inf)

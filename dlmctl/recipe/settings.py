@@ -110,12 +110,12 @@ class SamplerSettings(StrictSettings):
     resample_every: int = Field(
         default=2, ge=1, le=100_000, description="steps from one look at the reward to the next"
     )
-    new_tokens: int = Field(
-        default=128,
+    new_tokens: int | None = Field(
+        default=None,
         ge=1,
         le=65_536,
-        description="models over tokens, such as LLaDA: most tokens of a text, after its prompt; not for "
-        "DiffusionGemma, where a text is one canvas",
+        description="models over tokens, such as LLaDA: most tokens of a text, after its prompt; null: 128, or 24 for "
+        "encoders such as BERT; not for DiffusionGemma, where a text is one canvas",
     )
     block: int | None = Field(
         default=None,

@@ -15,6 +15,7 @@ from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import SPECIAL, Layout, batch_layouts, lay_out, uniform_logits
 from dlmctl.diffusion.noise import Draw
+from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import RecipeError
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.branches import word_counts
@@ -37,9 +38,10 @@ def layout_of(plan: Plan, draw: Draw, lengths: Sequence[float] | None = None) ->
     """
     model = plan.pretrained.model
     if isinstance(plan.pretrained.tokenizer, CheckpointTokenizer):
-        return _token_layout(plan, draw, model.config.length)
+        return _checkpoint_layout(plan, draw)
     if isinstance(plan.pretrained.tokenizer, HuggingFaceTokenizer):
-        return on_positions(plan, _layout_in_tokens(plan, draw, lengths))
+        count_range = (1, model.config.length - SPECIAL) if model.counts_words else None
+        return on_positions(plan, _layout_in_tokens(plan, draw, count_range, lengths))
     count_range = plan.guide.range_of(draw.sample) if plan.guide is not None else None
     if count_range is None and model.counts_words:
         count_range = 1, model.config.length - SPECIAL
@@ -59,28 +61,51 @@ def on_positions(plan: Plan, layout: Layout) -> Layout:
     return layout
 
 
-def _token_layout(plan: Plan, draw: Draw, max_tokens: int) -> Layout:
-    """START, or the last token of the prompt, and the tokens after it; the model decides where the text ends."""
+def new_tokens(plan: Plan) -> int:
+    """The most tokens of a text of a checkpoint, after its prompt."""
+    config = plan.pretrained.model.config
+    assert isinstance(config, TokenConfig)
+    return plan.sampler.new_tokens or config.new_tokens
+
+
+def _checkpoint_layout(plan: Plan, draw: Draw) -> Layout:
+    """START, or the last token of the prompt, and the tokens after it. The model decides where the text ends, or the
+    number of its tokens is settled: it is one that the controls allow."""
+    model = plan.pretrained.model
     prompt_tokens = len(plan.prompt.text(draw.sample)) if plan.prompt is not None else 0
-    canvas = plan.pretrained.model.canvas if isinstance(plan.pretrained.model, CanvasLM) else None
-    new_tokens = plan.sampler.new_tokens if canvas is None else canvas.positions
-    if max(1, prompt_tokens) + new_tokens <= max_tokens:
-        return Layout(1 + new_tokens, None)
-    context = f"a prompt of {prompt_tokens} tokens" if prompt_tokens else "START"
-    what = f"{context} and {new_tokens} new ones are more than the model's {max_tokens}."
-    remedies = ["shorten the prompt"] * (prompt_tokens > 1) + ["set sampler.new_tokens"] * (canvas is None)
-    remedy = f"{' or '.join(remedies).capitalize()}." if remedies else None
-    raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
+    canvas = model.canvas if isinstance(model, CanvasLM) else None
+    most = new_tokens(plan) if canvas is None else canvas.positions
+    is_settled = isinstance(model, TokenLM) and not model.config.ends
+    if max(1, prompt_tokens) + most + is_settled > model.config.length:
+        context = f"a prompt of {prompt_tokens} tokens" if prompt_tokens else "START"
+        what = f"{context} and {most} new ones are more than the model's {model.config.length}."
+        remedies = ["shorten the prompt"] * (prompt_tokens > 1) + ["set sampler.new_tokens"] * (canvas is None)
+        remedy = f"{' or '.join(remedies).capitalize()}." if remedies else None
+        raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
+    if is_settled:
+        return on_positions(plan, _layout_in_tokens(plan, draw, (most, most), most=most))
+    return Layout(1 + most, None)
 
 
-def _layout_in_tokens(plan: Plan, draw: Draw, lengths: Sequence[float] | None) -> Layout:
+def _layout_in_tokens(
+    plan: Plan,
+    draw: Draw,
+    count_range: tuple[int, int] | None,
+    lengths: Sequence[float] | None = None,
+    most: int | None = None,
+) -> Layout:
+    """The layout of a text whose number of tokens is settled.
+
+    Args:
+        count_range: the fewest and the most tokens, if no control is about words.
+        most: the most tokens, if a control is; the model's own limit if not given.
+    """
     config = plan.pretrained.model.config
     if plan.guide is not None:
         batch = batch_context(plan, [(draw, Layout(config.length, None))])
         parts = _parts(plan.guide, batch)
         if any(isinstance(part.prepared, ExactTokens) for part in parts):
-            return lay_out_tokens(batch, parts)
-    count_range = (1, config.length - SPECIAL) if plan.pretrained.model.counts_words else None
+            return lay_out_tokens(batch, parts, most)
     return lay_out(config, count_range, draw, lengths)
 
 

@@ -30,6 +30,8 @@ from dlmctl.text.tokenizer import Tokenizer
 
 # Length of the masked text from which token frequencies are estimated.
 MARGINAL_TOKENS = 32
+# The limit that a recipe sets, in messages, and how to change it.
+_NEW_TOKENS = "as sampler.new_tokens allows", "Set sampler.new_tokens higher."
 _MARGINALS: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 
 
@@ -49,18 +51,22 @@ def word_count_parts(control: Control[Any], batch: BatchContext[Any], parts: Seq
     return [Part("length", 1.0, ExactTokens(batch, rows))] if any(rows) else []
 
 
-def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
+def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part], most: int | None = None) -> Layout:
     """The layout of one text that ``parts`` restrict to a language.
 
     A number of tokens n is drawn by p(n) p(language given n): p(n) is that of the training text, or uniform if that is
     unknown; p(language given n) treats tokens as independent, each with its marginal probability under the model. So 14
     words get about as many tokens as 14 words take.
 
+    Args:
+        most: the most tokens; as many as the model holds if not given.
+
     Raises:
-        UnsatisfiableError: the language has no text within the model's number of tokens.
+        UnsatisfiableError: the language has no text within that number of tokens.
     """
     (draw,) = batch.draws
-    config, max_tokens = batch.model.config, batch.model.config.length - SPECIAL
+    config = batch.model.config
+    max_tokens = config.length - SPECIAL if most is None else most
     exact_parts = [part for part in parts if isinstance(part.prepared, ExactTokens)]
     languages = [automaton for part in exact_parts for automaton in _languages(part)]
     possible = torch.arange(max_tokens + 1) > 0  # an empty text is none
@@ -71,8 +77,9 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
             marginals = _marginals(batch.model, batch.vocabulary).cpu().double()
             log_likelihoods += log_probability_by_length(marginals, stacked([language]), max_tokens)
     if not possible.any():
-        what = f"no text of up to {max_tokens} tokens, the most that the model holds, satisfies it."
-        raise UnsatisfiableError(what, where=" and ".join(part.name for part in exact_parts))
+        limit, remedy = ("the most that the model holds", None) if most is None else _NEW_TOKENS
+        what = f"no text of up to {max_tokens} tokens, {limit}, satisfies it."
+        raise UnsatisfiableError(what, where=" and ".join(part.name for part in exact_parts), remedy=remedy)
     prior = torch.zeros(max_tokens + 1, dtype=torch.float64)
     counts = torch.tensor(list(config.sentence_lengths)[: max_tokens + 1], dtype=torch.float64)
     prior[: len(counts)] = counts

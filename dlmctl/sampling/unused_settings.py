@@ -14,7 +14,7 @@ LATENT = ("eta", "last", "spacing", "clamp", "top_p", "condition_scale", "roundi
 UNUSED = {
     "masked": (LATENT, "masked"),
     # The positions of a text over tokens are set by `new_tokens`, on a canvas by the checkpoint.
-    "tokens": ((*LATENT, "canvas"), "LLaDA, Dream or MDLM"),
+    "tokens": ((*LATENT, "canvas"), "LLaDA, Dream, MDLM or BERT"),
     "uniform": (LATENT, "uniform"),
     "canvas": ((*LATENT, "temperature", "min_p", "remask", "canvas", "new_tokens"), "DiffusionGemma"),
     # Not `min_p`: presets of masked models, which are the default, set it.

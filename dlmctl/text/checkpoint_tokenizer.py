@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from dlmctl.errors import ModelError, short_message
 from dlmctl.text.files import read_json, read_object, read_text, require_file
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
+from dlmctl.text.tokens import token_strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -29,6 +34,7 @@ TOKENIZER_FILES = (
 MAX_TOKENIZER = 128 * 2**20
 MOST_IDS, MOST_ADDED, MOST_TOKEN = 4_000_000, 100_000, 1000
 _ID = re.compile(r"[0-9]{1,7}")
+_RESERVED = re.compile(rb"\[unused[0-9]{1,5}\]")
 ROLES = ("bos", "eos", "unk", "pad", "mask")
 # How Qwen2 splits text before its merges (from its tokenizer.json); GPT-2's splitting is that of ``ByteLevel``.
 QWEN2 = (
@@ -42,15 +48,16 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
     Args:
         inner: the tokeniser as read.
         mask_id: the id of MASK.
+        unk_id: the id of UNK, if texts may have tokens that it stands for.
 
     Attributes:
         stop_ids: tokens that end a text: END and every other control token, such as the end of a turn.
-        unk_id: the id of MASK, since no text contains it.
+        unk_id: the id of MASK, which no text contains, if there is no UNK.
     """
 
-    def __init__(self, inner: PreTrainedTokenizerFast, mask_id: int) -> None:
+    def __init__(self, inner: PreTrainedTokenizerFast, mask_id: int, unk_id: int | None = None) -> None:
         self.inner = inner
-        self.mask_id = self.unk_id = mask_id
+        self.mask_id, self.unk_id = mask_id, mask_id if unk_id is None else unk_id
         self.end_id = int(inner.eos_token_id)
         self.start_id = self.end_id if inner.bos_token_id is None else int(inner.bos_token_id)
         self.pad_id = self.end_id if inner.pad_token_id is None else int(inner.pad_token_id)
@@ -60,6 +67,12 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
 
     def __len__(self) -> int:
         return self._size
+
+    @cached_property
+    def strings(self) -> list[bytes | None]:
+        """As ``HuggingFaceTokenizer.strings``; tokens that BERT reserves for others' use are as special tokens."""
+        strings = token_strings(self.inner, len(self))
+        return [None if string and _RESERVED.fullmatch(string.strip()) else string for string in strings]
 
     def inside(self, ids: Iterable[int]) -> list[int]:
         """The tokens of one sequence: those after START, up to the first token that ends a text."""
@@ -83,13 +96,16 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
         return self.inner.chat_template is not None
 
     def turn_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """The tokens of a conversation up to where the answer begins.
+        """The tokens of a conversation up to where the answer begins; a template that can ask for reasoning does not,
+        because controls are about the answer.
 
         Raises:
             ModelError: the template of the checkpoint fails on it.
         """
         try:
-            text = self.inner.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            text = self.inner.apply_chat_template(
+                list(messages), add_generation_prompt=True, tokenize=False, enable_thinking=False
+            )
         except Exception as error:  # a template may raise anything
             raise ModelError(f"its chat template fails: {short_message(error)}.", remedy="Set `chat: false`.") from None
         ids: list[int] = self.inner.encode(str(text), add_special_tokens=False)
@@ -98,15 +114,23 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder contains the files of a tokeniser."""
-    return any(os.path.lexists(folder / name) for name in ("tokenizer.json", "vocab.json"))
+    return any(os.path.lexists(folder / name) for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
 
 
-def read_tokenizer(folder: Path, splitting: Literal["gpt2", "qwen2"], mask_id: int | None) -> CheckpointTokenizer:
-    """The tokeniser in a folder: from ``tokenizer.json``, or else from ``vocab.json`` with ``merges.txt``.
+def read_tokenizer(
+    folder: Path,
+    splitting: Literal["gpt2", "qwen2"],
+    mask_id: int | None,
+    default_roles: Mapping[str, str] = MappingProxyType({}),
+) -> CheckpointTokenizer:
+    """The tokeniser in a folder: from ``tokenizer.json``, from ``vocab.json`` with ``merges.txt``, or from the
+    ``vocab.txt`` of a BERT.
 
     Args:
-        splitting: how text is split before the merges of the latter.
+        splitting: how text is split before the merges.
         mask_id: the id of MASK, if the configuration of the model has it.
+        default_roles: the special tokens of an encoder by role. Given, a text begins and ends with its ``cls_token``
+            and ``sep_token``, if it names them.
 
     Raises:
         ModelError: a file is missing or damaged, or there is no END or no MASK.
@@ -119,7 +143,10 @@ def read_tokenizer(folder: Path, splitting: Literal["gpt2", "qwen2"], mask_id: i
     special = read_object(special_path) if os.path.lexists(special_path) else {}
     try:
         core = _core(folder, splitting, settings)
-        roles = {role: _content(settings.get(f"{role}_token", special.get(f"{role}_token"))) for role in ROLES}
+        named = {**special, **settings}
+        if default_roles:
+            named |= {"bos_token": named.get("cls_token"), "eos_token": named.get("sep_token")}
+        roles = {role: _content(named.get(f"{role}_token")) or default_roles.get(role) for role in ROLES}
         for role, token in roles.items():
             if token is not None and core.token_to_id(token) is None:
                 raise ModelError(f"the {role}_token is not among its tokens.", where=str(path))
@@ -140,7 +167,7 @@ def read_tokenizer(folder: Path, splitting: Literal["gpt2", "qwen2"], mask_id: i
     if mask_id is None or inner.eos_token_id is None:
         lacking = "MASK (mask_token_id)" if mask_id is None else "END (eos_token)"
         raise ModelError(f"neither its configuration nor its tokenizer says which token is {lacking}.", where=str(path))
-    return CheckpointTokenizer(inner, mask_id)
+    return CheckpointTokenizer(inner, mask_id, inner.unk_token_id if default_roles else None)
 
 
 def _core(folder: Path, splitting: Literal["gpt2", "qwen2"], settings: dict[str, Any]) -> Tokenizer:
@@ -151,6 +178,8 @@ def _core(folder: Path, splitting: Literal["gpt2", "qwen2"], settings: dict[str,
         _check_ids(model.get("vocab") if isinstance(model, dict) else None, tokenizer_path)
         _check_ids(content.get("added_tokens"), tokenizer_path)
         return Tokenizer.from_file(str(tokenizer_path))
+    if os.path.lexists(folder / "vocab.txt"):
+        return _word_pieces(folder / "vocab.txt", settings)
     vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
     if not os.path.lexists(vocab_path):
         raise ModelError("has no tokenizer: tokenizer.json is missing.", where=str(folder))
@@ -167,6 +196,19 @@ def _core(folder: Path, splitting: Literal["gpt2", "qwen2"], settings: dict[str,
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     _add(core, settings.get("added_tokens_decoder"), folder / "tokenizer_config.json")
     return core
+
+
+def _word_pieces(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
+    """The tokeniser of a BERT (Devlin et al. 2019) whose pieces are the lines of a file."""
+    tokens = read_text(path, limit=MAX_TOKENIZER).rstrip("\n").split("\n")  # a token may be another line separator
+    lowercase, accents = settings.get("do_lower_case") is not False, settings.get("strip_accents")
+    core = BertWordPieceTokenizer(
+        {token: index for index, token in enumerate(tokens)},
+        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
+        strip_accents=accents if isinstance(accents, bool) else None,
+        lowercase=lowercase,
+    )
+    return Tokenizer.from_str(core.to_str())
 
 
 def _check_ids(entries: Any, path: Path) -> None:

@@ -17,9 +17,9 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
 from dlmctl.diffusion.masked_base import Context
 from dlmctl.errors import ModelError, RecipeError, UserError
-from tests.checkpoint.tiny_vendors import plain_logits, plain_mdlm, write_dream, write_llada, write_mdlm
+from tests.checkpoint.tiny_vendors import plain_logits, plain_mdlm, write_a2d, write_dream, write_llada, write_mdlm
 
-WRITERS = {"LLaDA": write_llada, "Dream": write_dream, "MDLM": write_mdlm}
+WRITERS = {"LLaDA": write_llada, "Dream": write_dream, "A2D": write_a2d, "MDLM": write_mdlm}
 DECODERS = ["LLaDA", "Dream"]
 
 

@@ -183,6 +183,44 @@ def write_dream(
     return folder
 
 
+def write_a2d(folder: Path, *, chat: bool = True, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
+    """An A2D made from Qwen3: norms of queries and keys, heads of a width of their own, tied embeddings."""
+    core = bytes_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"])
+    rows, keys, head = len(core.get_vocab()) + 5, 2, 12
+    config = {
+        "model_type": "a2d-qwen3",
+        "architectures": ["A2DQwen3LMHeadModel"],
+        "hidden_size": WIDTH,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": keys,
+        "head_dim": head,
+        "vocab_size": rows,
+        "max_position_embeddings": 128,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+        "layer_types": ["full_attention"] * LAYERS,
+        **changes,
+    }
+    state = {
+        "model.embed_tokens.weight": normal(rows, WIDTH, seed=1, dtype=dtype),
+        "model.norm.weight": 1 + normal(WIDTH, seed=2, dtype=dtype),
+    }
+    for at in range(LAYERS):
+        prefix = f"model.layers.{at}."
+        state |= block_tensors(prefix, DREAM_NAMES, 100 + at, keys, dtype)
+        for number, (name, size) in enumerate((("q", HEADS * head), ("k", keys * head), ("v", keys * head))):
+            state[f"{prefix}{DREAM_NAMES[name]}.weight"] = normal(size, WIDTH, seed=300 + number, dtype=dtype)
+        state[f"{prefix}self_attn.o_proj.weight"] = normal(WIDTH, HEADS * head, seed=310 + at, dtype=dtype)
+        for number, name in enumerate(("q_norm", "k_norm")):
+            state[f"{prefix}self_attn.{name}.weight"] = 1 + normal(head, seed=320 + number, dtype=dtype)
+    roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "mask_token": "<|mask|>"}
+    template = {"chat_template": CHAT.replace("{{ bos_token }}", "").replace("<|turn|>", "<|im_end|>")} if chat else {}
+    return write(folder, config, state, core, **roles, **template)
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
 
@@ -196,7 +234,8 @@ def turned(x: Tensor, base: float) -> Tensor:
 
 
 def plain_logits(state: dict[str, Tensor], config: dict[str, Any], ids: Tensor) -> Tensor:
-    """Scores ``[B, L, rows]`` of a LLaDA or Dream with full attention, from the tensors of its file, not shifted."""
+    """Scores ``[B, L, rows]`` of a LLaDA, Dream or A2D with full attention, from the tensors of its file, not
+    shifted."""
     llada = config["model_type"] == "llada"
     names, root = (LLADA_NAMES, "model.transformer.blocks.") if llada else (DREAM_NAMES, "model.layers.")
     table, last, out = (
@@ -205,20 +244,24 @@ def plain_logits(state: dict[str, Tensor], config: dict[str, Any], ids: Tensor) 
         else ("model.embed_tokens", "model.norm", "lm_head")
     )
     eps, base = config["rms_norm_eps"], config["rope_theta"]
+    head = config.get("head_dim", WIDTH // HEADS)
     x = state[f"{table}.weight"][ids]
     for at in range(LAYERS):
         weight = {name: state[f"{root}{at}.{theirs}.weight"] for name, theirs in names.items()}
         bias = {name: state.get(f"{root}{at}.{names[name]}.bias", torch.zeros(())) for name in "qkv"}
         h = rms_norm(x, weight["attention"], eps)
         q, k, v = (h @ weight[name].T + bias[name] for name in "qkv")
-        q, k, v = (part.unflatten(-1, (-1, WIDTH // HEADS)).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (part.unflatten(-1, (-1, head)).transpose(1, 2) for part in (q, k, v))
+        norms = (state.get(f"{root}{at}.self_attn.{name}_norm.weight") for name in "qk")
+        q, k = (part if norm is None else rms_norm(part, norm, eps) for part, norm in zip((q, k), norms, strict=True))
         q, k = turned(q, base), turned(k, base)
         k, v = (part.repeat_interleave(HEADS // part.shape[1], 1) for part in (k, v))
-        mixed = (q @ k.mT / math.sqrt(WIDTH // HEADS)).softmax(-1) @ v
+        mixed = (q @ k.mT / math.sqrt(head)).softmax(-1) @ v
         x = x + mixed.transpose(1, 2).flatten(2) @ weight["o"].T
         h = rms_norm(x, weight["feedforward"], eps)
         x = x + (torch.nn.functional.silu(h @ weight["gate"].T) * (h @ weight["up"].T)) @ weight["down"].T
-    return rms_norm(x, state[f"{last}.weight"], eps) @ state[f"{out}.weight"].T
+    rows = state[f"{table if config.get('tie_word_embeddings') else out}.weight"]
+    return rms_norm(x, state[f"{last}.weight"], eps) @ rows.T
 
 
 def write_mdlm(folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:

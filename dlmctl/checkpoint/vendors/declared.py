@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,6 +66,9 @@ class Vendor(NamedTuple):
         sampler: the sampler used by its authors.
         splitting: how its tokenizer splits text where it is stored as ``vocab.json`` and ``merges.txt``.
         tokenizer: the hub name of its tokenizer, for checkpoints without one.
+        roles: its special tokens by role (bos, eos, unk, pad, mask), for tokenizers that do not name them.
+        ends: whether it writes END where a text ends; otherwise the number of tokens is chosen before.
+        new_tokens: the most tokens of a text, unless others are asked for.
     """
 
     name: str
@@ -77,3 +80,6 @@ class Vendor(NamedTuple):
     sampler: str
     splitting: Literal["gpt2", "qwen2"] = "gpt2"
     tokenizer: str | None = None
+    roles: Mapping[str, str] = {}
+    ends: bool = True
+    new_tokens: int = 128

@@ -10,24 +10,33 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.resolve import hub_files
+from dlmctl.checkpoint.vendors.a2d import A2D
 from dlmctl.checkpoint.vendors.declared import Shape, Vendor
+from dlmctl.checkpoint.vendors.decoder import NETWORK
 from dlmctl.checkpoint.vendors.dream import DREAM
 from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
 from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
+from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
 from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, without_memory
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import ModelError, first_validation_error, readable, short_message
 from dlmctl.models.full_attention import FullAttention
-from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenizer, has_tokenizer, read_tokenizer
+from dlmctl.models.masked_encoder import MaskedEncoder
+from dlmctl.text.checkpoint_tokenizer import (
+    TOKENIZER_FILES,
+    CheckpointTokenizer,
+    has_tokenizer,
+    read_tokenizer,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # By model_type.
-VENDORS: dict[str, Vendor] = {"llada": LLADA, "Dream": DREAM, "mdlm": MDLM}
+VENDORS: dict[str, Vendor] = {"llada": LLADA, "Dream": DREAM, "mdlm": MDLM, **A2D, **MASKED_ENCODERS}
 
 
 def is_vendor(settings: Mapping[str, Any]) -> bool:
@@ -59,7 +68,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     except ValidationError as error:
         raise ModelError(first_validation_error(error), where=where) from None
     shape = vendor.shape(sizes)
-    tokenizer = read_tokenizer(_tokenizer_folder(folder, vendor), vendor.splitting, shape.mask_id)
+    tokenizer = read_tokenizer(_tokenizer_folder(folder, vendor), vendor.splitting, shape.mask_id, vendor.roles)
     _check_ids(shape, tokenizer, folder)
     try:
         with without_memory():  # the sizes in config.json are not trusted yet
@@ -75,6 +84,9 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         mask_id=tokenizer.mask_id,
         predicts=vendor.predicts,
         sampler=vendor.sampler,
+        ends=vendor.ends,
+        new_tokens=vendor.new_tokens,
+        never=[] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None],
     )
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
 
@@ -106,23 +118,31 @@ def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
             raise ModelError(f"the tensor {name!r} is {kind}, and {QUANTISED}", where=str(folder), remedy=UNQUANTISED)
         state[network_name] = tensor
     expected = network.state_dict()
-    inner = network.network if isinstance(network, FullAttention) else None
-    is_tied = inner is not None and bool(inner.config.tie_word_embeddings)
-    if is_tied:
-        expected.pop("network.lm_head.weight")
-        state.pop("network.lm_head.weight", None)
+    inner = network.network if isinstance(network, FullAttention | MaskedEncoder) else None
+    tied = {} if inner is None else dict(inner.all_tied_weights_keys)
+    for name in tied:  # stored once, or twice
+        expected.pop(NETWORK + name)
+        state.pop(NETWORK + name, None)
+    if isinstance(network, MaskedEncoder) and not any(
+        name.startswith(NETWORK + network.head_names[0]) for name in state
+    ):
+        what = "has no weights that predict masked tokens: it is an encoder for other uses, such as embeddings."
+        raise ModelError(what, where=str(folder), remedy="Take the masked language model that it was made from.")
     require_fit(state, expected, folder / "model.safetensors")
     network.load_state_dict(state, strict=False, assign=True)
     if inner is None:
         return
-    if is_tied:
-        inner.get_submodule("lm_head").register_parameter("weight", inner.get_parameter("model.embed_tokens.weight"))
+    for name, source in tied.items():
+        module, _, parameter = name.rpartition(".")
+        inner.get_submodule(module).register_parameter(parameter, inner.get_parameter(source))
     _rebuild_buffers(inner)
 
 
 def _rebuild_buffers(inner: PreTrainedModel) -> None:
-    """Build modules again whose buffers are not stored and so were left without values."""
-    for name, module in list(inner.named_modules()):
-        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
-            parent = inner.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], type(module)(inner.config))
+    """Compute the buffers that are not stored and so were left without values."""
+    for module in inner.modules():
+        names = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+        if names:
+            built = type(module)(inner.config)
+            for name in names:
+                module.register_buffer(name, built.get_buffer(name), persistent=False)

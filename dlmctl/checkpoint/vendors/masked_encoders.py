@@ -1,0 +1,224 @@
+"""Masked language models of ``transformers``: BERT, RoBERTa, ModernBERT and others, in any language.
+
+Trained to fill in masked tokens, they are masked diffusion models whose noise level is not given and who never write
+where a text ends (Wang and Cho 2019, arXiv 1902.04094): the number of tokens of a text is chosen before it is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+from torch import nn
+
+from dlmctl.checkpoint.vendors.declared import (
+    Base,
+    Epsilon,
+    Heads,
+    Id,
+    Layers,
+    Positions,
+    Rope,
+    Rows,
+    Shape,
+    Sizes,
+    Vendor,
+    Width,
+)
+from dlmctl.checkpoint.vendors.decoder import NETWORK
+from dlmctl.models.masked_encoder import MaskedEncoder
+
+Activation = Literal["gelu", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "relu", "silu", "swish"]
+Attention = Literal["full_attention", "sliding_attention"]
+Count = Annotated[int, Field(strict=True, gt=0, le=65_536)]
+
+# The most tokens of a text, unless others are asked for: these models write a sentence well, not a page.
+NEW_TOKENS = 24
+# Tensors of other heads, and numbers that are computed from the sizes.
+_UNUSED = ("pooler", "seq_relationship", "sop_classifier", "discriminator_predictions", "position_ids")
+# As TensorFlow calls the weights of a layer norm, and the first checkpoints in PyTorch do.
+_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+# The special tokens by role, where a tokenizer does not name them.
+_BERT = {"bos": "[CLS]", "eos": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask": "[MASK]"}
+_ROBERTA = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
+
+
+class EncoderSizes(Sizes):
+    """``config.json`` of an encoder like BERT; models that decode are refused."""
+
+    vocab_size: Rows
+    hidden_size: Width
+    num_hidden_layers: Layers
+    num_attention_heads: Heads
+    intermediate_size: Width
+    max_position_embeddings: Positions
+    hidden_act: Activation = "gelu"
+    type_vocab_size: Count = 2
+    layer_norm_eps: Epsilon = 1e-12
+    pad_token_id: Id = 0
+    tie_word_embeddings: bool = True
+    position_embedding_type: Literal["absolute"] = "absolute"
+    is_decoder: Literal[False] = False
+
+    def sizes(self) -> dict[str, Any]:
+        """The settings of the class in ``transformers``."""
+        return self.model_dump(exclude={"position_embedding_type", "is_decoder"})
+
+
+class FactoredSizes(EncoderSizes):
+    """An encoder whose embeddings have a width of their own: ELECTRA."""
+
+    embedding_size: Width = 128
+
+
+class AlbertSizes(FactoredSizes):
+    """ALBERT, whose layers share their weights."""
+
+    num_hidden_groups: Layers = 1
+    inner_group_num: Layers = 1
+    hidden_act: Activation = "gelu_new"
+
+
+class DistilBertSizes(Sizes):
+    """``config.json`` of a DistilBERT."""
+
+    vocab_size: Rows
+    dim: Width
+    n_layers: Layers
+    n_heads: Heads
+    hidden_dim: Width
+    max_position_embeddings: Positions
+    activation: Activation = "gelu"
+    sinusoidal_pos_embds: bool = False
+    pad_token_id: Id = 0
+    tie_word_embeddings: bool = True
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of the hidden states."""
+        return self.dim
+
+    def sizes(self) -> dict[str, Any]:
+        """The settings of the class in ``transformers``."""
+        return self.model_dump()
+
+
+class ModernBertSizes(Sizes):
+    """``config.json`` of a ModernBERT, as written by transformers 4 or 5."""
+
+    vocab_size: Rows
+    hidden_size: Width
+    num_hidden_layers: Layers
+    num_attention_heads: Heads
+    intermediate_size: Width
+    max_position_embeddings: Positions
+    hidden_activation: Activation = "gelu"
+    norm_eps: Epsilon = 1e-5
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    decoder_bias: bool = True
+    classifier_bias: bool = False
+    classifier_activation: Activation = "gelu"
+    global_attn_every_n_layers: Layers = 3
+    local_attention: Count = 128
+    global_rope_theta: Base = 160_000.0
+    local_rope_theta: Base = 10_000.0
+    # In place of the three above, as written by transformers 5.
+    layer_types: list[Attention] | None = None
+    rope_parameters: dict[Attention, Rope] | None = None
+    pad_token_id: Id = 50283
+    tie_word_embeddings: bool = True
+
+    def sizes(self) -> dict[str, Any]:
+        """The settings of the class in ``transformers``, without the special tokens of the first ModernBERT."""
+        given = self.model_dump(exclude={"layer_types", "rope_parameters"})
+        given |= dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
+        if self.layer_types is not None:
+            given["layer_types"] = self.layer_types
+        rope = self.rope_parameters or {}
+        bases: dict[str, Attention] = {"global_rope_theta": "full_attention", "local_rope_theta": "sliding_attention"}
+        for name, attention in bases.items():
+            given[name] = rope.get(attention, Rope()).base(given[name])
+        return given
+
+
+class Encoder(NamedTuple):
+    """A family of encoders.
+
+    Attributes:
+        name: as written by its authors.
+        prefix: of its classes in ``transformers``, ``PREFIXConfig`` and ``PREFIXForMaskedLM``.
+        roles: its special tokens.
+        head: the modules from hidden states to scores, in turn.
+        sizes: the required contents of its ``config.json``.
+        after_padding: whether positions are counted from the padding id on.
+    """
+
+    name: str
+    prefix: str
+    roles: Mapping[str, str]
+    head: tuple[str, ...]
+    sizes: type[EncoderSizes | DistilBertSizes | ModernBertSizes] = EncoderSizes
+    after_padding: bool = False
+
+    def first_position(self, pad_token_id: int) -> int:
+        """The number of the first position of a text."""
+        return pad_token_id + 1 if self.after_padding else 0
+
+
+_ROBERTA_HEAD = ("lm_head",)
+_DISTILBERT_HEAD = ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector")
+_ALBERT = {**_BERT, "unk": "<unk>", "pad": "<pad>"}
+ENCODERS = {
+    "bert": Encoder("BERT", "Bert", _BERT, ("cls",)),
+    "distilbert": Encoder("DistilBERT", "DistilBert", _BERT, _DISTILBERT_HEAD, DistilBertSizes),
+    "electra": Encoder("ELECTRA", "Electra", _BERT, ("generator_predictions", "generator_lm_head"), FactoredSizes),
+    "albert": Encoder("ALBERT", "Albert", _ALBERT, ("predictions",), AlbertSizes),
+    "roberta": Encoder("RoBERTa", "Roberta", _ROBERTA, _ROBERTA_HEAD, after_padding=True),
+    "xlm-roberta": Encoder("XLM-RoBERTa", "XLMRoberta", _ROBERTA, _ROBERTA_HEAD, after_padding=True),
+    "camembert": Encoder("CamemBERT", "Camembert", _ROBERTA, _ROBERTA_HEAD, after_padding=True),
+    "modernbert": Encoder("ModernBERT", "ModernBert", _BERT, ("head", "decoder"), ModernBertSizes),
+}
+
+
+def _shape(encoder: Encoder, sizes: EncoderSizes | DistilBertSizes | ModernBertSizes) -> Shape:
+    width = getattr(sizes, "embedding_size", sizes.hidden_size)
+    length = sizes.max_position_embeddings - encoder.first_position(sizes.pad_token_id)
+    return Shape(sizes.vocab_size, width, length, None)
+
+
+def _network(encoder: Encoder, sizes: EncoderSizes | DistilBertSizes | ModernBertSizes) -> nn.Module:
+    import transformers
+
+    config = getattr(transformers, f"{encoder.prefix}Config")(**sizes.sizes(), attn_implementation="sdpa")
+    network = getattr(transformers, f"{encoder.prefix}ForMaskedLM")(config)
+    return MaskedEncoder(network, encoder.head, encoder.first_position(sizes.pad_token_id))
+
+
+def _rename(name: str) -> str | None:
+    if any(part in name for part in _UNUSED):
+        return None
+    for old, new in _OLD_NAMES.items():
+        name = name.replace(old, new)
+    return NETWORK + name
+
+
+# By model_type.
+MASKED_ENCODERS = {
+    kind: Vendor(
+        encoder.name,
+        encoder.sizes,
+        partial(_shape, encoder),
+        partial(_network, encoder),
+        _rename,
+        predicts="same",
+        sampler="entropy",
+        roles=encoder.roles,
+        ends=False,
+        new_tokens=NEW_TOKENS,
+    )
+    for kind, encoder in ENCODERS.items()
+}
