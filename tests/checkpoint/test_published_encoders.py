@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 import dlmctl
 from controls import Contains, Infill
+from dlmctl.control.base import Control, ControlParams
+from dlmctl.control.check import Check
 from dlmctl.errors import ModelError
 from tests.checkpoint.tiny_encoders import write_encoder
 
@@ -164,3 +166,22 @@ def test_a_vocabulary_that_is_none(tmp_path):
         (folder / "vocab.txt").write_text(content, "latin-1")
         with pytest.raises(ModelError, match=message):
             dlmctl.load(folder)
+
+
+class ThirdWord(Control):
+    """Reads the third word of a text; nothing bounds the number of words above."""
+
+    name = "third_word"
+    Params = ControlParams
+
+    def word_range(self, params):
+        return 3, 10**6
+
+    def check_many(self, params, texts):
+        return [Check(1.0, True, text[2]) for text in texts]
+
+
+def test_a_word_at_a_place_needs_no_bound_on_the_number_of_words(tmp_path):
+    model = dlmctl.load(write_encoder(tmp_path / "bert", "bert", max_position_embeddings=5000))
+    samples = model.generate(Contains(["boat"]) & ThirdWord(), samples=4, sampler={"temperature": 1.0})
+    assert all(len(sample.words) >= 3 and sample.passed for sample in samples)
