@@ -14,6 +14,7 @@ from dlmctl.checkpoint.vendors.a2d import A2D
 from dlmctl.checkpoint.vendors.declared import Shape, Vendor
 from dlmctl.checkpoint.vendors.decoder import NETWORK
 from dlmctl.checkpoint.vendors.dream import DREAM
+from dlmctl.checkpoint.vendors.encoder_folder import training_texts
 from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
 from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
@@ -76,6 +77,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, folder)
+    lengths = training_texts(settings, folder / "config.json").sentence_lengths
     config = TokenConfig(
         kind=vendor.name,
         vocab_size=len(tokenizer),
@@ -85,7 +87,8 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         predicts=vendor.predicts,
         sampler=vendor.sampler,
         ends=vendor.ends,
-        new_tokens=vendor.new_tokens,
+        new_tokens=max(1, len(lengths) - 1) if lengths else vendor.new_tokens,
+        sentence_lengths=lengths,
         never=[] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None],
     )
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
