@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
+from dlmctl.checkpoint.weights import PICKLED
 from dlmctl.errors import ModelError, did_you_mean, short_message
 from dlmctl.text.files import read_object
 
@@ -116,7 +117,10 @@ def _known(path: Path) -> str:
 def _from_hub(name: str) -> Path:
     """The folder of a hub model: from the hub's cache if complete, else downloaded."""
     folder = _cached(name)
-    folder = folder if folder is not None and _is_complete(folder) else _download(name, _FILES)
+    if folder is None or not _is_complete(folder):
+        folder = _download(name, _FILES)
+        if not _holds(folder, ["*.safetensors"]):
+            folder = _download(name, [*_FILES, PICKLED])
     if not _exists(folder / "config.json"):
         raise ModelError("is not a dlmctl model: config.json is missing.", where=f"{name} (hub)")
     return folder
@@ -176,7 +180,7 @@ def _is_complete(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return False
     if not index.is_file():
-        return (folder / "model.safetensors").is_file()
+        return (folder / "model.safetensors").is_file() or (folder / PICKLED).is_file()
     weight_map = read_object(index).get("weight_map")
     return isinstance(weight_map, dict) and all((folder / str(file)).is_file() for file in weight_map.values())
 

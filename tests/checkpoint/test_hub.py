@@ -40,6 +40,24 @@ def test_a_download_that_was_interrupted_goes_on(cached):
         resolve("someone/a-model")
 
 
+def test_weights_that_torch_saved_are_asked_for_if_there_are_no_others(monkeypatch, tmp_path):
+    asked = []
+
+    def download(name, *, allow_patterns=(), local_files_only=False, **_):
+        if local_files_only:
+            raise OSError("nothing is cached")
+        asked.append("pytorch_model.bin" in allow_patterns)
+        (tmp_path / "config.json").write_text("{}")
+        if asked[-1]:
+            (tmp_path / "pytorch_model.bin").touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr(resolving, "_require_on_hub", lambda name: None)
+    assert resolve("someone/an-old-model") == tmp_path
+    assert asked == [False, True]
+
+
 def test_a_name_server_that_never_answers_is_not_waited_for(monkeypatch, tmp_path):
     answer = threading.Event()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
