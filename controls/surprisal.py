@@ -53,6 +53,7 @@ class SurprisalParams(ControlParams):
     )
 
     reads: ClassVar[Sequence[str]] = ("scorer",)
+    models: ClassVar[Sequence[str]] = reads
 
     @field_validator("nats")
     @classmethod
@@ -111,7 +112,7 @@ class Surprisal(Control[SurprisalParams]):
             return load_reader(source)
         if self.own_scorer is None:
             what = "the model has no scorer, under which `surprisal` judges."
-            raise RecipeError(what, where=self.name, remedy="Name one: `scorer: gpt2`.")
+            raise RecipeError(what, where=self.name, remedy="Name one: `scorer: openai-community/gpt2`.")
         return self.own_scorer
 
     def word_range(self, params: SurprisalParams) -> tuple[int, int] | None:

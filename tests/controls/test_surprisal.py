@@ -235,7 +235,7 @@ def test_what_cannot_be_is_said(everyday, pretrained):
             model=pretrained,
             samples=1,
         )
-    with pytest.raises(RecipeError, match=r"has no scorer.*scorer: gpt2"):
+    with pytest.raises(RecipeError, match=r"has no scorer.*scorer: openai-community/gpt2"):
         generate(Surprisal(word="cats", nats=[None, 1]), model=pretrained, samples=1)
     with pytest.raises(ModelError, match="no such model"):
         generate(Surprisal(word="cats", nats=[None, 1], scorer="no-such-folder"), model=pretrained, samples=1)

@@ -138,7 +138,7 @@ def test_a_second_scorer_that_nothing_asks_is_refused(outside_model):
 def test_a_run_is_told_from_one_with_another_second_scorer(outside_model):
     text = "model: e2e\ncandidates: 2\nrank_by: [fluency]\n"
     scorers = [
-        identity(read_recipe(text, "mine.yaml", more)[0], from_pretrained("e2e"))["scorer"]
-        for more in ([], [f"second_scorer={outside_model}"])
+        identity(read_recipe(text, "mine.yaml", more)[0], from_pretrained("e2e"))["files"]
+        for more in ([], [f"second_scorer={outside_model}"], [f"second_scorer={outside_model}", "candidates=1"])
     ]
-    assert len(set(scorers)) == 2
+    assert [list(files) for files in scorers] == [[], [str(outside_model)], []]
