@@ -48,7 +48,7 @@ def surprisals(reader: Reader, texts: Texts, written: Sequence[str]) -> list[lis
         texts: as words; written: as a reader sees them.
     """
     if isinstance(reader, CausalLM):
-        return [_by_causal_model(reader, words, text) for words, text in zip(texts, written, strict=True)]
+        return _by_causal_model(reader, texts, written)
     scorer, tokenizer = reader
     rows = token_nats(scorer, tokenizer, texts, cut=True)
     return [_by_scorer(tokenizer, words, nats) for words, nats in zip(texts, rows, strict=True)]
@@ -65,12 +65,14 @@ def _by_scorer(tokenizer: Tokenizer, words: Sequence[str], nats: Sequence[float]
     return _summed(words, text, _offsets(tokenizer.inner, text), known)
 
 
-def _by_causal_model(reader: CausalLM, words: Sequence[str], text: str) -> list[float | None]:
-    offsets = _offsets(reader.tokenizer, text)
-    (nats,) = reader.token_nats([text], 1, cut=True)
+def _by_causal_model(reader: CausalLM, texts: Texts, written: Sequence[str]) -> list[list[float | None]]:
     # Without a start token there is no probability of the first one.
     first: list[float | None] = [] if reader.start is not None else [None]
-    return _summed(words, text, offsets, [*first, *nats, *[None] * len(offsets)][: len(offsets)])
+    read: list[list[float | None]] = []
+    for words, text, nats in zip(texts, written, reader.token_nats(written, cut=True), strict=True):
+        offsets = _offsets(reader.tokenizer, text)
+        read.append(_summed(words, text, offsets, [*first, *nats, *[None] * len(offsets)][: len(offsets)]))
+    return read
 
 
 def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:

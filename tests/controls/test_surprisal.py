@@ -6,6 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import dlmctl
 from controls import Length, Pattern, Surprisal
@@ -142,8 +146,65 @@ def test_pieces_of_words_are_summed(monkeypatch):
 
 def test_words_beyond_what_the_reader_reads_are_unknown(monkeypatch):
     reader = CausalLM(SimpleNamespace(), Letters())
-    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch, cut: [[1.0] * 7] if cut else None)
+    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, cut: [[1.0] * 7] if cut else None)
     assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[2, 3, None, None]]
+
+
+SMALL_GPT2 = GPT2Config(n_positions=16, n_embd=16, n_layer=2, n_head=2, initializer_range=1.0)
+SMALL_LLAMA = LlamaConfig(
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=16,
+    initializer_range=1.0,
+)
+
+
+@pytest.fixture(params=["gpt2", "llama", "no start"])
+def small_causal_model(request, tmp_path):
+    """The folder of a causal model with random weights that reads 16 tokens, each a letter."""
+    inner = Tokenizer(
+        WordLevel({letter: at for at, letter in enumerate(["<s>", *" .'Wabcdefginorstu"])}, unk_token="<s>")
+    )
+    inner.pre_tokenizer = Split("", "isolated")
+    special = {} if request.param == "no start" else {"bos_token": "<s>"}
+    PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    kind, config = (LlamaForCausalLM, SMALL_LLAMA) if request.param == "llama" else (GPT2LMHeadModel, SMALL_GPT2)
+    config.vocab_size = inner.get_vocab_size()
+    kind(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_texts_that_a_causal_model_reads_together_have_the_surprisals_that_each_has_alone(small_causal_model):
+    reader = load_reader(str(small_causal_model))
+    written = ["We didn't.", "a", "", "We are good at it and so are cats.", "no dog, no cat", "got it."]
+    texts = [["We", "did", "n't", "."], ["a"], [], *(text.split() for text in written[3:])]
+    together = surprisals(reader, texts, written)
+    alone = [surprisals(reader, [words], [text])[0] for words, text in zip(texts, written, strict=True)]
+    assert together == [[value and pytest.approx(value, abs=1e-4) for value in row] for row in alone]
+    assert len({value for row in alone for value in row}) > 10
+    assert together[3][-1] is None  # further than it reads
+    assert (together[0][0] is None) == (reader.start is None)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_causal_model_reads_texts_together_unless_they_are_deterministic(
+    everyday, small_causal_model, monkeypatch, deterministic
+):
+    sizes, token_nats_of = [], CausalLM.token_nats
+
+    def counted(self, texts, *rest, **kinds):
+        sizes.append(len(texts))
+        return token_nats_of(self, texts, *rest, **kinds)
+
+    monkeypatch.setattr(CausalLM, "token_nats", counted)
+    control = Length(4) & Surprisal(where={"place": 2}, nats=[0, None], scorer=str(small_causal_model))
+    sampler = {"steps": 2, "deterministic": deterministic}
+    generate(control, model=everyday, samples=3, until={"max_rounds": 1}, sampler=sampler)
+    assert sizes == ([1, 1, 1] if deterministic else [3])
 
 
 def test_a_scorer_over_pieces_of_words_judges_whole_words(tmp_path):
