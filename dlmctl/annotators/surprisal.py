@@ -12,7 +12,7 @@ from dlmctl.annotators.scorer import Judge, load_scorer, token_nats
 from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.errors import ModelError
-from dlmctl.text.spelling import plain
+from dlmctl.text.spelling import spans_in_text
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 
 Texts = Sequence[Sequence[str]]
@@ -86,14 +86,8 @@ def _summed(
 ) -> list[float | None]:
     """The sum of the nats of each word's tokens; None if one of them is unknown, or the word is not in the text."""
     sums: list[float | None] = []
-    at = 0
-    for word in words:
-        start = text.find(plain(word), at)
-        if start < 0:
-            sums.append(None)
-            continue
-        at = start + len(plain(word))
+    for start, after in (span or (0, 0) for span in spans_in_text(words, text)):
         # A token with the space before it belongs to the word that it ends in.
-        own = [value for (_, end), value in zip(offsets, nats, strict=True) if start < end <= at]
+        own = [value for (_, end), value in zip(offsets, nats, strict=True) if start < end <= after]
         sums.append(None if not own or None in own else sum(value for value in own if value is not None))
     return sums
