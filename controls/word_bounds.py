@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from dlmctl.errors import RecipeError
-from dlmctl.text.spelling import letters
-from dlmctl.text.syllables import syllables
 from dlmctl.text.word_counts import FILE, WordCounts
+from dlmctl.text.word_properties import BUILT_IN, COUNTED, built_in_property
 
 from .word_lists import Bound, Value, WordTable, read_list, read_table
 
 # The largest magnitude of a bound; comparisons with it also reject NaN and infinity.
 MAX_BOUND = 1e15
-COUNTED = ("frequency", "zipf")
-BUILT_IN = ("letters", "syllables", *COUNTED)
 # The most words that a message names.
 MAX_NAMED = 3
 
@@ -143,12 +140,7 @@ class WordFilter:
     def _property(self, word: str, name: str, row: Mapping[str, Value]) -> Value:
         if self.table is not None and name in self.table.columns:
             return row.get(name)
-        if name == "letters":
-            return letters(word)
-        if name == "syllables":
-            return None if (count := syllables(word)) is None else float(count)
-        assert self.counts is not None
-        return self.counts.zipf(word) if name == "zipf" else self.counts.per_million(word)
+        return built_in_property(word, name, self.counts)
 
 
 def _first_few(words: Sequence[str]) -> str:
