@@ -21,6 +21,7 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer
 from dlmctl.text.vocabulary import known_ids
 
 from .phrases import ANY_NUMBER
+from .word_bounds import in_order
 
 # Against a word, in nats for each nat by which it is beyond the bounds.
 WEIGHT = 3.0
@@ -58,12 +59,7 @@ class SurprisalParams(ControlParams):
     @field_validator("nats")
     @classmethod
     def _are_bounds(cls, nats: list[float | None]) -> list[float | None]:
-        low, high = nats
-        if low is None and high is None:
-            raise ValueError("give a least or a most surprisal, such as [null, 1.5] or [6, null]")
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"the bounds go from {low:g} down to {high:g}; the lower one comes first")
-        return nats
+        return list(in_order("nats", nats))
 
     @model_validator(mode="after")
     def _word_or_where(self) -> Self:

@@ -246,21 +246,21 @@ def test_verdicts(everyday):
 
 
 @pytest.mark.parametrize(
-    "params",
+    ("params", "why"),
     [
-        {"nats": [1, 2]},
-        {"word": "rain", "where": {"place": 1}, "nats": [1, 2]},
-        {"word": "rain"},
-        {"word": "rain", "nats": [None, None]},
-        {"word": "rain", "nats": [2, 1]},
-        {"word": "rain", "nats": [-1, 1]},
-        {"word": "rain", "nats": [None, math.nan]},
-        {"word": "rain", "nats": [math.inf, math.inf]},
-        {"word": "rain", "nats": [1]},
+        ({"nats": [1, 2]}, "either `word` or `where`"),
+        ({"word": "rain", "where": {"place": 1}, "nats": [1, 2]}, "either `word` or `where`"),
+        ({"word": "rain"}, "nats"),
+        ({"word": "rain", "nats": [None, None]}, "the bounds of 'nats' are given as `nats: .least, most.`"),
+        ({"word": "rain", "nats": [2, 1]}, "the bounds of 'nats' go from 2 down to 1; the lower one comes first"),
+        ({"word": "rain", "nats": [-1, 1]}, "nats"),
+        ({"word": "rain", "nats": [None, math.nan]}, "nats"),
+        ({"word": "rain", "nats": [math.inf, math.inf]}, "nats"),
+        ({"word": "rain", "nats": [1]}, "nats"),
     ],
 )
-def test_parameters_that_mean_nothing_are_refused(params):
-    with pytest.raises(UserError):
+def test_parameters_that_mean_nothing_are_refused(params, why):
+    with pytest.raises(UserError, match=why):
         Surprisal(**params)
 
 
