@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained
 from dlmctl.annotators.causal import CausalLM
+from dlmctl.annotators.reader import Reader
 from dlmctl.annotators.scorer import Judge, scorer_of
-from dlmctl.annotators.surprisal import Reader, load_reader, surprisals
+from dlmctl.annotators.surprisal import load_word_reader, surprisals
 from dlmctl.annotators.word_selection import Where, selected_places
 from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import detokenize, plain
@@ -105,7 +106,7 @@ class Surprisal(Control[SurprisalParams]):
 
     def _reader(self, source: str | None) -> Reader:
         if source is not None:
-            return load_reader(source)
+            return load_word_reader(source)
         if self.own_scorer is None:
             what = "the model has no scorer, under which `surprisal` judges."
             raise RecipeError(what, where=self.name, remedy="Name one: `scorer: openai-community/gpt2`.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,10 +23,9 @@ SAME = 1e-4
 BATCH = 16
 
 
-def is_causal_model(scorer: str | Path) -> bool:
-    """Whether a folder or a hub name is that of a Hugging Face model with its tokeniser, not of a scorer."""
-    # os.path.isdir is False for names that are too long for a file, where Path.is_dir raises.
-    return not os.path.isdir(scorer) or any((Path(scorer) / name).exists() for name in TOKENIZERS)
+def is_causal_model(folder: Path) -> bool:
+    """Whether a folder is that of a Hugging Face model with its tokeniser, not of a scorer."""
+    return any((folder / name).exists() for name in TOKENIZERS)
 
 
 class CausalLM(NamedTuple):

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
-from dlmctl.annotators.scorer import Judge, load_scorer, token_nats
-from dlmctl.checkpoint.bundled import bundled_path
-from dlmctl.checkpoint.resolve import SCORER
+from dlmctl.annotators.causal import CausalLM
+from dlmctl.annotators.reader import Reader, load_reader
+from dlmctl.annotators.scorer import token_nats
 from dlmctl.errors import ModelError
 from dlmctl.text.spelling import spans_in_text
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 
 Texts = Sequence[Sequence[str]]
-Reader = Judge | CausalLM
-"""What reads texts: a scorer with its tokeniser, or a causal language model of Hugging Face with its own."""
 
 
-def load_reader(source: str) -> Reader:
-    """A scorer by its folder or that of a model that has one, or any causal language model of Hugging Face by folder or
-    hub name.
+def load_word_reader(source: str) -> Reader:
+    """``load_reader``, of one that tells which of its tokens are those of a word.
 
     Raises:
         ModelError: there is no such model, it cannot be read, or its tokeniser does not tell where tokens are.
     """
-    folder = Path(source) if os.path.isdir(source) else bundled_path("models", source)
-    if folder is not None and (folder / SCORER).is_dir():
-        return load_scorer(folder / SCORER)
-    if not is_causal_model(source):
-        return load_scorer(Path(source))
-    reader = load_causal(source)
-    if not reader.tokenizer.is_fast:
+    reader = load_reader(source)
+    if isinstance(reader, CausalLM) and not reader.tokenizer.is_fast:
         what = "its tokeniser does not tell where in a text a token is."
         raise ModelError(what, where=source, remedy="Take a model with a `tokenizer.json`.")
     return reader

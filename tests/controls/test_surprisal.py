@@ -16,7 +16,7 @@ from controls import Length, Pattern, Surprisal
 from controls.surprisal import WEIGHT, Expected
 from dlmctl.annotators.causal import CausalLM
 from dlmctl.annotators.scorer import scorer_of, token_nats
-from dlmctl.annotators.surprisal import load_reader, surprisals
+from dlmctl.annotators.surprisal import load_word_reader, surprisals
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.errors import ModelError, RecipeError, UserError
@@ -179,7 +179,7 @@ def small_causal_model(request, tmp_path):
 
 
 def test_texts_that_a_causal_model_reads_together_have_the_surprisals_that_each_has_alone(small_causal_model):
-    reader = load_reader(str(small_causal_model))
+    reader = load_word_reader(str(small_causal_model))
     written = ["We didn't.", "a", "", "We are good at it and so are cats.", "no dog, no cat", "got it."]
     texts = [["We", "did", "n't", "."], ["a"], [], *(text.split() for text in written[3:])]
     together = surprisals(reader, texts, written)
@@ -266,9 +266,9 @@ def test_parameters_that_mean_nothing_are_refused(params, why):
 
 def test_a_model_whose_tokens_cannot_be_placed_is_refused(monkeypatch):
     slow = CausalLM(None, SimpleNamespace(is_fast=False))
-    monkeypatch.setattr("dlmctl.annotators.surprisal.load_causal", lambda source: slow)
+    monkeypatch.setattr("dlmctl.annotators.surprisal.load_reader", lambda source: slow)
     with pytest.raises(ModelError, match="mine: its tokeniser does not tell where in a text a token is"):
-        load_reader("mine")
+        load_word_reader("mine")
 
 
 def test_an_empty_cell_leaves_an_end_open():
@@ -306,4 +306,4 @@ def test_what_cannot_be_is_said(everyday, pretrained):
 
 def test_a_model_with_a_scorer_may_be_named_for_it(everyday):
     for source in ("everyday", str(everyday.folder), str(everyday.folder / "scorer")):
-        assert load_reader(source) is scorer_of(everyday.folder)
+        assert load_word_reader(source) is scorer_of(everyday.folder)

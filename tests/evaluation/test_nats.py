@@ -50,8 +50,9 @@ def test_the_scorer_beside_the_model_is_the_default_and_may_be_given():
     pretrained = from_pretrained("e2e")
     own, given = nats_of(pretrained), nats_of(pretrained, pretrained.folder / "scorer")
     texts = ["The Eagle is a cheap pub .".split()]
-    assert own.unit == given.unit == PER_TOKEN
-    assert own(texts) == given(texts) > 0
+    named, beside = nats_of(pretrained, "e2e"), nats_of(pretrained, pretrained.folder)
+    assert {nats.unit for nats in (own, given, named, beside)} == {PER_TOKEN}
+    assert own(texts) == given(texts) == named(texts) == beside(texts) > 0
 
 
 def test_what_is_no_model_is_named(tmp_path, outside_model):
