@@ -20,8 +20,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlmctl.control.automata.class_sums import class_scores, class_tops
+from dlmctl.control.automata.scaled import forward_sums, is_worth_scaling, without_words
 from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total
-from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
+from dlmctl.control.automata.sums import log_sum
 from dlmctl.control.automata.transitions import Automata, Tables
 
 
@@ -47,16 +49,21 @@ def log_probability(
     ``complement``: its log-probability does not vanish where the language is nearly certain, as log(1 - p) would. -inf,
     without a gradient, where no text is possible.
     """
-    scores = _class_scores(_window(log_probs, words, first, most), automata)
-    sets = _sets_for_scan(automata, scores)
-    if sets is None:
-        return _backward(scores, automata, _within(words, scores))[0][:, 0]
-    return log_total(sets.matrices(scores, _within(words, scores)), automata.ends.to(scores.dtype))
+    scores = _scores(_window(log_probs, words, first, most), automata)
+    sets, within = _sets_for_scan(automata, scores), _within(words, scores)
+    if sets is not None:
+        return log_total(sets.matrices(scores, within), automata.ends.to(scores.dtype))
+    if not is_worth_scaling(scores, automata):
+        return _backward(scores, automata, within)[0][:, 0]
+    sums = forward_sums(scores, automata, within)
+    if bool(sums.holds.all()):
+        return sums.log_p.to(scores.dtype)
+    return torch.where(sums.holds, sums.log_p.to(scores.dtype), _backward(scores, automata, within)[0][:, 0])
 
 
 def log_probability_by_length(log_probs: Tensor, automata: Automata, longest: int) -> Tensor:
     """Log-probability ``[longest + 1]`` that n words drawn from ``log_probs [V]`` are in the language, by n."""
-    step_scores = automata.step_scores(_class_scores(log_probs[None, None], automata))[:, 0]
+    step_scores = automata.step_scores(_scores(log_probs[None, None], automata))[:, 0]
     ends = automata.ends.to(log_probs.dtype)
     forward = torch.full_like(ends, -torch.inf)
     forward[:, 0] = 0.0
@@ -75,10 +82,17 @@ def infer(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
             sets.matrices(scores, within), automata.ends.to(scores.dtype), sets.identity.to(scores.dtype)
         )
         without_word = automata.without_word(forward[:, : scores.shape[1]], backward[:, : scores.shape[1]])
-    else:
-        backwards = _backward(scores, automata, within)
-        log_p, without_word = backwards[0][:, 0], _without_words(scores, automata, within, backwards)
-    return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
+        return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
+    if not is_worth_scaling(scores, automata):
+        return _in_log_space(scores, automata, within)
+    sums = forward_sums(scores, automata, within)
+    log_ratio, holds = without_words(sums, automata)
+    scaled = Inference(sums.log_p.to(scores.dtype), automata.per_class(log_ratio.to(scores.dtype)))
+    if bool(holds.all()):
+        return scaled
+    exact = _in_log_space(scores, automata, within)
+    log_p = torch.where(holds, scaled.log_p, exact.log_p)
+    return Inference(log_p, torch.where(holds[:, None, None], scaled.log_ratio, exact.log_ratio))
 
 
 def condition(
@@ -98,11 +112,11 @@ def condition(
             probability to this power: 2 favours likelier positions. Words within a class keep their proportions.
     """
     window = _window(log_probs, words, first, most)
-    scores, within = _class_scores(window, automata), _within(words, window)
+    scores, within = _scores(window, automata), _within(words, window)
     inference = infer(scores * sharpness, automata, within)
     shift = inference.log_ratio + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
-    conditioned = window + _per_token(shift, automata)
-    return _replaced(log_probs, torch.where(_possible(inference.log_p, within), conditioned, window), first)
+    shift = torch.where(_possible(inference.log_p, within), shift, 0.0)
+    return _replaced(log_probs, window + _per_token(shift, automata), first)
 
 
 def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, most: int | None = None) -> Tensor:
@@ -112,7 +126,7 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
     A row whose language is impossible is unchanged.
     """
     window = _window(log_probs, words, first, most)
-    scores, within = _class_tops(window, automata), _within(words, window)
+    scores, within = class_tops(window, automata.classes, automata.width), _within(words, window)
     sets = _sets_for_scan(automata, scores)
     if isinstance(automata, Tables) and sets is not None:
         best, states = best_states(sets.matrices(scores, within, best=True), automata.ends.to(scores.dtype))
@@ -121,6 +135,13 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
         backwards = _backward(scores, automata, within, best=True)
         best, path = backwards[0][:, 0], _path(scores, backwards, automata, within)
     return _replaced(log_probs, _on_path(window, path, automata, _possible(best, within)), first)
+
+
+def _in_log_space(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
+    """Forward-backward word by word, in log space."""
+    backwards = _backward(scores, automata, within)
+    log_p, without_word = backwards[0][:, 0], _without_words(scores, automata, within, backwards)
+    return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
 
 
 def _backward(scores: Tensor, automata: Automata, within: Tensor, best: bool = False) -> list[Tensor]:
@@ -185,23 +206,14 @@ def _window(log_probs: Tensor, words: Tensor, first: int, most: int | None = Non
     return log_probs[:, first : first + (int(words.max()) if most is None else most)]
 
 
-def _class_scores(window: Tensor, automata: Automata) -> Tensor:
+def _scores(window: Tensor, automata: Automata) -> Tensor:
     """Log-probabilities ``[B, N, C]`` of the classes, summed over the words of ``window [B, N, V]``."""
-    return scatter_log_sum(window, _expanded(automata.classes, window), automata.width)
-
-
-def _class_tops(window: Tensor, automata: Automata) -> Tensor:
-    """Log-probabilities ``[B, N, C]`` of the likeliest word of each class."""
-    return scatter_top(window, _expanded(automata.classes, window), automata.width)
+    return class_scores(window, automata.classes, automata.width)
 
 
 def _per_token(values: Tensor, automata: Automata) -> Tensor:
     """Values ``[B, N, C]`` of classes, for each token: ``[B, N, V]``."""
     return values.gather(2, automata.classes[:, None].expand(-1, values.shape[1], -1))
-
-
-def _expanded(classes: Tensor, window: Tensor) -> Tensor:
-    return classes[:, None].expand_as(window)
 
 
 def _replaced(whole: Tensor, window: Tensor, first: int) -> Tensor:

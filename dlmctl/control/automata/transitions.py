@@ -23,6 +23,22 @@ from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
 LARGE = 1 << 16
 
 
+class Arcs(NamedTuple):
+    """Some transitions of a batch, by the state before them, each with W labels in a row (classes or groups).
+
+    States and labels are numbered through the batch: those of row 1 follow those of row 0.
+
+    Attributes:
+        source: ``[K]``, the state before them.
+        target: ``[K, W]``, the states after them.
+        label: ``[K]``, the first of their labels, divided by W.
+    """
+
+    source: Tensor
+    target: Tensor
+    label: Tensor
+
+
 class Tables(NamedTuple):
     """The automata of a batch as transition tables.
 
@@ -43,6 +59,11 @@ class Tables(NamedTuple):
         """The number of classes C."""
         return self.table.shape[2]
 
+    @property
+    def transitions(self) -> int:
+        """Their number in all rows, with those that are missing."""
+        return self.table.numel()
+
     def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
         """The scores that steps take, from class scores ``[B, N, C]``: for sums over classes, or for the best class."""
         return scores
@@ -56,6 +77,32 @@ class Tables(NamedTuple):
         """Forward log-probabilities ``[B, S]`` after a word with ``step_scores [B, ...]``, from those before it."""
         terms = (forward[:, :, None] + scores[:, None]).flatten(1)
         return scatter_log_sum(terms, self.table.flatten(1), forward.shape[1])
+
+    def arcs(self, forward: Tensor, scores: Tensor) -> list[Arcs]:
+        """The transitions by a word with ``step_scores [B, ...]``, from the states with a probability in ``forward``.
+
+        Where more than one class is possible, they are those of all classes. Waits for a GPU.
+        """
+        states, width = self.table.shape[1:]
+        alive = forward.view(-1).nonzero()[:, 0]
+        row = alive // states
+        # The first state of the row; an automaton that is the same for all rows is not copied.
+        start = row * states
+        table, state = (
+            (self.table[0], alive - start) if self.table.stride(0) == 0 else (self.table.flatten(0, 1), alive)
+        )
+        arcs = list[Arcs]()
+        is_open = ((scores > -torch.inf).sum(1) > 1).index_select(0, row)
+        if len(at := is_open.nonzero()[:, 0]):
+            target = table.index_select(0, state.index_select(0, at)).add_(start.index_select(0, at)[:, None])
+            # 32 bits are faster, and enough for any batch.
+            arcs.append(Arcs(alive.index_select(0, at), target.int(), row.index_select(0, at)))
+        if len(at := (~is_open).nonzero()[:, 0]):
+            only_class = scores.argmax(1).index_select(0, row)
+            cell, label = ((ids * width + only_class).index_select(0, at) for ids in (state, row))
+            target = table.view(-1).index_select(0, cell).add_(start.index_select(0, at))
+            arcs.append(Arcs(alive.index_select(0, at), target[:, None], label))
+        return arcs
 
     def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
         """Log-probability of the text except for each word, ``[B, N, ...]``; ``per_class`` maps it to classes.
@@ -111,6 +158,10 @@ class Edges(NamedTuple):
     groups: int
     width: int
 
+    @property
+    def transitions(self) -> int:
+        return self.source.numel()
+
     def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
         index = self.of[:, None].expand(-1, scores.shape[1], -1)
         values = scores.gather(2, self.member[:, None].expand_as(index))
@@ -126,6 +177,13 @@ class Edges(NamedTuple):
     def step_forward(self, scores: Tensor, forward: Tensor) -> Tensor:
         terms = forward.gather(1, self.source) + scores.gather(1, self.group)
         return scatter_log_sum(terms, self.target, forward.shape[1])
+
+    def arcs(self, forward: Tensor, scores: Tensor) -> list[Arcs]:
+        is_alive = (forward > 0).gather(1, self.source) & (scores > -torch.inf).gather(1, self.group)
+        row, edge = is_alive.nonzero(as_tuple=True)
+        states, groups = forward.shape[1], scores.shape[1]
+        source, target = (row * states + ids[row, edge] for ids in (self.source, self.target))
+        return [Arcs(source, target[:, None], row * groups + self.group[row, edge])]
 
     def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
         source, target, group = (
