@@ -87,8 +87,8 @@ class JointAutomata:
         device: torch.device | str = "cpu",
     ) -> None:
         # Rows often share a language and a number of words.
-        distinct = {(id(row[0]), row[1]): row for row in reversed(list(zip(languages, words, names, strict=True)))}
-        for language, count, name in reversed(distinct.values()):
+        rows = zip(languages, words, names, strict=True)
+        for language, count, name in {(id(row[0]), row[1]): row for row in rows}.values():
             require_length(language.automaton, count, longest, name, unit)
         self.languages, self.alphabet, self.names = list(languages), alphabet, list(names)
         self.unit = unit
