@@ -32,7 +32,7 @@ from controls import (
 )
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control import nan_checks
-from dlmctl.control.automata import class_sums, scaled, scan, sums
+from dlmctl.control.automata import class_sums, scaled, scan
 from dlmctl.control.base import Control
 from dlmctl.diffusion import absorbing, noise
 from dlmctl.diffusion.noise import Draw
@@ -76,7 +76,6 @@ GPU_CONSTANTS: list[tuple[ModuleType, str, int | None]] = [
     (scan, "MOST_CPU", scan.MOST),
     (scaled, "TRANSITIONS_CPU", None),
     (class_sums, "PIECE_CPU", None),
-    (sums, "BASE_2_CPU", False),
     (absorbing, "PIECE_CPU", None),
     (nan_checks, "AT_ONCE_CPU", False),
 ]

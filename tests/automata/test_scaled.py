@@ -49,6 +49,7 @@ def form(request, monkeypatch):
     monkeypatch.setattr(scan, "MOST_CPU", 0)
     if request.param == "edges":
         monkeypatch.setattr(transitions, "LARGE", 0)
+        monkeypatch.setattr(transitions, "SPARSE", 0)
 
 
 @pytest.fixture

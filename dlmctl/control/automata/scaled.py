@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlmctl.control.automata.sums import exp, log_sum
+from dlmctl.control.automata.sums import log_sum
 from dlmctl.control.automata.transitions import Arcs, Automata
 
 # The product of two factors that are not below this does not underflow.
@@ -68,7 +68,7 @@ def forward_sums(scores: Tensor, automata: Automata, within: Tensor) -> Forward:
     """The forward sums for class log-probabilities ``scores [B, N, C]``; ``within [B, N]`` is true for words."""
     norms = log_sum(scores.double(), 2).clamp(min=torch.finfo(scores.dtype).min)
     log_weights = (automata.step_scores(scores) - norms[..., None]).transpose(0, 1).contiguous()
-    weights = exp(log_weights)
+    weights = log_weights.exp()
     lossy = ((log_weights > -torch.inf) & (log_weights < math.log(TINY))).any(2).any(0)
     ends = (automata.ends == 0).double()
     states = torch.zeros_like(ends)

@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
-
-LOG2_E = math.log2(math.e)
-# On a CPU powers of 2 are several times faster than those of e, above all where the result is 0.
-BASE_2_CPU = True
-
-
-def exp(values: Tensor) -> Tensor:
-    """e to the ``values``."""
-    if BASE_2_CPU and values.device.type == "cpu":
-        return torch.exp2(values * LOG2_E)
-    return values.exp()
 
 
 def log_sum(values: Tensor, dim: int) -> Tensor:
@@ -32,7 +19,7 @@ def log_sum(values: Tensor, dim: int) -> Tensor:
 def scatter_log_sum(values: Tensor, index: Tensor, count: int) -> Tensor:
     """``log_sum`` of the ``values [..., M]`` that share an index: ``[..., count]``, -inf for indices without values."""
     top = scatter_top(values.detach(), index, count, torch.finfo(values.dtype).min)
-    total = torch.zeros_like(top).scatter_add(-1, index, exp(values - top.gather(-1, index)))
+    total = torch.zeros_like(top).scatter_add(-1, index, (values - top.gather(-1, index)).exp())
     if not values.requires_grad:
         return total.log() + top
     # The largest term is exp(0) = 1, so a total below 1 is 0: there are no values.

@@ -1,8 +1,8 @@
 """The automata of a batch as tensors, and the steps of inference over one word or token: with tables or with edges.
 
-A table ``[S, C]`` is fast while it is small. An automaton over tokens has thousands of states and hundreds of classes,
-but each state has few successors, and the same sets of classes label many edges: then the classes are summed once for
-each set, at all positions together, and a step only visits the edges.
+A table ``[S, C]`` is fast while it is small or full. An automaton over tokens has thousands of states and hundreds of
+classes, but each state has few successors, and the same sets of classes label many edges: then the classes are summed
+once for each set, at all positions together, and a step only visits the edges.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dlmctl.control.automata.dfa import DEAD, Automaton, Ints
 from dlmctl.control.automata.scan import MOST_STATES, Sets
 from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
 
-# Number of cells of a table from which edges are faster.
-LARGE = 1 << 16
+# Edges are faster for a table of at least so many cells, if there are so many cells to each edge.
+LARGE, SPARSE = 1 << 16, 2
 
 
 class Arcs(NamedTuple):
@@ -95,7 +95,7 @@ class Tables(NamedTuple):
         is_open = ((scores > -torch.inf).sum(1) > 1).index_select(0, row)
         if len(at := is_open.nonzero()[:, 0]):
             target = table.index_select(0, state.index_select(0, at)).add_(start.index_select(0, at)[:, None])
-            # 32 bits are faster, and enough for any batch.
+            # 32 bits are faster to look up, and enough for any batch.
             arcs.append(Arcs(alive.index_select(0, at), target.int(), row.index_select(0, at)))
         if len(at := (~is_open).nonzero()[:, 0]):
             only_class = scores.argmax(1).index_select(0, row)
@@ -142,7 +142,9 @@ class Edges(NamedTuple):
     Attributes:
         classes: ``[B, V]``, the class of each token.
         ends: ``[B, S]``, 0 where a text may end, else -inf.
-        source, target, group: ``[B, E]``, the states of each edge, and the group (set) of classes that label it.
+        source, target, group: ``[B, E]``, the states of each edge, and the group (set) of classes that label it; by
+            source.
+        first: ``[B, S + 1]``, the first edge of each state.
         member, of: ``[B, M]``, the memberships: a class, and a group that it is in.
         groups: the number of groups; the last one is empty, for rows with fewer edges than others.
         width: the number of classes C.
@@ -153,6 +155,7 @@ class Edges(NamedTuple):
     source: Tensor
     target: Tensor
     group: Tensor
+    first: Tensor
     member: Tensor
     of: Tensor
     groups: int
@@ -179,11 +182,23 @@ class Edges(NamedTuple):
         return scatter_log_sum(terms, self.target, forward.shape[1])
 
     def arcs(self, forward: Tensor, scores: Tensor) -> list[Arcs]:
-        is_alive = (forward > 0).gather(1, self.source) & (scores > -torch.inf).gather(1, self.group)
-        row, edge = is_alive.nonzero(as_tuple=True)
         states, groups = forward.shape[1], scores.shape[1]
-        source, target = (row * states + ids[row, edge] for ids in (self.source, self.target))
-        return [Arcs(source, target[:, None], row * groups + self.group[row, edge])]
+        alive = forward.view(-1).nonzero()[:, 0]
+        row = alive // states
+        count = self.first.diff(dim=1)[row, alive - row * states]
+        # The edges of a state follow each other.
+        start = self.first[row, alive - row * states] - count.cumsum(0) + count
+        edge = start.repeat_interleave(count)
+        edge += torch.arange(len(edge), device=edge.device)
+        row = row.repeat_interleave(count)
+        label = row * groups + _of_rows(self.group, row, edge)
+        at = (scores.view(-1).index_select(0, label) > -torch.inf).nonzero()[:, 0]
+        source, row, edge, label = (
+            ids.index_select(0, at) for ids in (alive.repeat_interleave(count), row, edge, label)
+        )
+        target = row * states + _of_rows(self.target, row, edge)
+        # 32 bits are faster to look up, and enough for any batch.
+        return [Arcs(source, target[:, None].int(), label)]
 
     def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
         source, target, group = (
@@ -213,20 +228,33 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
     width = max(automaton.table.shape[1] for automaton in distinct)
     indices = {id(automaton): index for index, automaton in enumerate(distinct)}
     rows = [indices[id(automaton)] for automaton in automata]
-    if states * width < LARGE:
-        classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
-        return Tables(classes, table, ends, _sets(distinct, states, width, rows, device))
-    edge_lists = [_edges(automaton.table) for automaton in distinct]
+    if states * width >= LARGE:
+        edge_lists = [_edges(automaton.table) for automaton in distinct]
+        if SPARSE * max(len(edge_list.source) for edge_list in edge_lists) <= states * width:
+            return _stacked_edges(distinct, edge_lists, states, width, rows, device)
+    classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
+    return Tables(classes, table, ends, _sets(distinct, states, width, rows, device))
+
+
+def _stacked_edges(
+    automata: Sequence[Automaton],
+    edge_lists: Sequence[_Edges],
+    states: int,
+    width: int,
+    rows: Sequence[int],
+    device: torch.device | str,
+) -> Edges:
     edges, members, groups = _largest_sizes(edge_lists)
     arrays = list[tuple[npt.NDArray[Any], ...]]()
-    for automaton, edge_list in zip(distinct, edge_lists, strict=True):
+    for automaton, edge_list in zip(automata, edge_lists, strict=True):
         classes_, _, ends_ = _padded(automaton, states, 1)
         # No edge reaches the padding states, and the last group is empty.
         source_, target_ = (_filled(ids, edges, states - 1) for ids in (edge_list.source, edge_list.target))
         group_, of_ = _filled(edge_list.group, edges, groups), _filled(edge_list.of, members, groups)
-        arrays.append((classes_, ends_, source_, target_, group_, _filled(edge_list.member, members, 0), of_))
-    classes, ends, source, target, group, member, of = _batched(arrays, rows, device)
-    return Edges(classes, ends, source, target, group, member, of, groups + 1, width)
+        first_, member_ = np.searchsorted(source_, np.arange(states + 1)), _filled(edge_list.member, members, 0)
+        arrays.append((classes_, ends_, source_, target_, group_, first_, member_, of_))
+    classes, ends, source, target, group, first, member, of = _batched(arrays, rows, device)
+    return Edges(classes, ends, source, target, group, first, member, of, groups + 1, width)
 
 
 def _sets(
@@ -309,6 +337,13 @@ def _edges(table: Ints) -> _Edges:
     group_listed[first_edge] = np.arange(len(first_edge))
     is_listed = group_listed[edge] >= 0
     return _Edges(pairs // len(table), pairs % len(table), group, symbol[is_listed], group_listed[edge][is_listed])
+
+
+def _of_rows(values: Tensor, row: Tensor, at: Tensor) -> Tensor:
+    """``values[row, at]`` of ``[B, M]``; if all rows are one tensor, it is not copied."""
+    if values.stride(0) == 0:
+        return values[0].index_select(0, at)
+    return values.view(-1).index_select(0, row * values.shape[1] + at)
 
 
 def _filled(values: Ints, size: int, value: int) -> Ints:
