@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlmctl.control.automata.arcs import Arcs
 from dlmctl.control.automata.sums import log_sum
-from dlmctl.control.automata.transitions import Arcs, Automata
+from dlmctl.control.automata.transitions import Automata
 
 # The product of two factors that are not below this does not underflow.
 TINY = 1e-150

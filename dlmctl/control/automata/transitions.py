@@ -15,28 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dlmctl.control.automata.arcs import Arcs
 from dlmctl.control.automata.dfa import DEAD, Automaton, Ints
+from dlmctl.control.automata.edges import EdgeList, Edges, edges_of
 from dlmctl.control.automata.scan import MOST_STATES, Sets
-from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
+from dlmctl.control.automata.sums import log_sum, scatter_log_sum
 
 # Edges are faster for a table of at least so many cells, if there are so many cells to each edge.
 LARGE, SPARSE = 1 << 16, 2
-
-
-class Arcs(NamedTuple):
-    """Some transitions of a batch, by the state before them, each with W labels in a row (classes or groups).
-
-    States and labels are numbered through the batch: those of row 1 follow those of row 0.
-
-    Attributes:
-        source: ``[K]``, the state before them.
-        target: ``[K, W]``, the states after them.
-        label: ``[K]``, the first of their labels, divided by W.
-    """
-
-    source: Tensor
-    target: Tensor
-    label: Tensor
 
 
 class Tables(NamedTuple):
@@ -136,88 +122,6 @@ class Tables(NamedTuple):
         return scores.masked_fill(successors != states[:, 1:, None], -torch.inf).argmax(2)
 
 
-class Edges(NamedTuple):
-    """The automata of a batch as edge lists; as ``Tables``, but a step costs the number of edges.
-
-    Attributes:
-        classes: ``[B, V]``, the class of each token.
-        ends: ``[B, S]``, 0 where a text may end, else -inf.
-        source, target, group: ``[B, E]``, the states of each edge, and the group (set) of classes that label it; by
-            source.
-        first: ``[B, S + 1]``, the first edge of each state.
-        member, of: ``[B, M]``, the memberships: a class, and a group that it is in.
-        groups: the number of groups; the last one is empty, for rows with fewer edges than others.
-        width: the number of classes C.
-    """
-
-    classes: Tensor
-    ends: Tensor
-    source: Tensor
-    target: Tensor
-    group: Tensor
-    first: Tensor
-    member: Tensor
-    of: Tensor
-    groups: int
-    width: int
-
-    @property
-    def transitions(self) -> int:
-        return self.source.numel()
-
-    def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
-        index = self.of[:, None].expand(-1, scores.shape[1], -1)
-        values = scores.gather(2, self.member[:, None].expand_as(index))
-        by_group = scatter_top(values, index, self.groups) if best else scatter_log_sum(values, index, self.groups)
-        # The last group belongs to the padding of the edges, which must have probability 0.
-        return torch.cat([by_group[..., :-1], torch.full_like(by_group[..., -1:], -torch.inf)], -1)
-
-    def step_backward(self, scores: Tensor, backward: Tensor, best: bool) -> Tensor:
-        terms = scores.gather(1, self.group) + backward.gather(1, self.target)
-        states = backward.shape[1]
-        return scatter_top(terms, self.source, states) if best else scatter_log_sum(terms, self.source, states)
-
-    def step_forward(self, scores: Tensor, forward: Tensor) -> Tensor:
-        terms = forward.gather(1, self.source) + scores.gather(1, self.group)
-        return scatter_log_sum(terms, self.target, forward.shape[1])
-
-    def arcs(self, forward: Tensor, scores: Tensor) -> list[Arcs]:
-        states, groups = forward.shape[1], scores.shape[1]
-        alive = forward.view(-1).nonzero()[:, 0]
-        row = alive // states
-        count = self.first.diff(dim=1)[row, alive - row * states]
-        # The edges of a state follow each other.
-        start = self.first[row, alive - row * states] - count.cumsum(0) + count
-        edge = start.repeat_interleave(count)
-        edge += torch.arange(len(edge), device=edge.device)
-        row = row.repeat_interleave(count)
-        label = row * groups + _of_rows(self.group, row, edge)
-        at = (scores.view(-1).index_select(0, label) > -torch.inf).nonzero()[:, 0]
-        source, row, edge, label = (
-            ids.index_select(0, at) for ids in (alive.repeat_interleave(count), row, edge, label)
-        )
-        target = row * states + _of_rows(self.target, row, edge)
-        # 32 bits are faster to look up, and enough for any batch.
-        return [Arcs(source, target[:, None].int(), label)]
-
-    def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
-        source, target, group = (
-            index[:, None].expand(-1, backward.shape[1], -1) for index in (self.source, self.target, self.group)
-        )
-        return scatter_log_sum(forward.gather(2, source) + backward.gather(2, target), group, self.groups)
-
-    def per_class(self, values: Tensor) -> Tensor:
-        index = self.member[:, None].expand(-1, values.shape[1], -1)
-        return scatter_log_sum(values.gather(2, self.of[:, None].expand_as(index)), index, self.width)
-
-    def best_step(self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
-        terms = step_scores.gather(1, self.group) + backward.gather(1, self.target)
-        edge = terms.masked_fill(self.source != state[:, None], -torch.inf).argmax(1, keepdim=True)
-        in_group = self.of == self.group.gather(1, edge)
-        member = scores.gather(1, self.member).masked_fill(~in_group, -torch.inf).argmax(1, keepdim=True)
-        return self.member.gather(1, member)[:, 0], self.target.gather(1, edge)[:, 0]
-
-
 Automata = Tables | Edges
 
 
@@ -229,7 +133,7 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
     indices = {id(automaton): index for index, automaton in enumerate(distinct)}
     rows = [indices[id(automaton)] for automaton in automata]
     if states * width >= LARGE:
-        edge_lists = [_edges(automaton.table) for automaton in distinct]
+        edge_lists = [edges_of(automaton.table) for automaton in distinct]
         if SPARSE * max(len(edge_list.source) for edge_list in edge_lists) <= states * width:
             return _stacked_edges(distinct, edge_lists, states, width, rows, device)
     classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
@@ -238,7 +142,7 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
 
 def _stacked_edges(
     automata: Sequence[Automaton],
-    edge_lists: Sequence[_Edges],
+    edge_lists: Sequence[EdgeList],
     states: int,
     width: int,
     rows: Sequence[int],
@@ -263,7 +167,7 @@ def _sets(
     """The sets of classes that lead from state to state, padded to the largest; None if there are too many."""
     if states > MOST_STATES:
         return None
-    edge_lists = [_edges(automaton.table) for automaton in automata]
+    edge_lists = [edges_of(automaton.table) for automaton in automata]
     groups = _largest_sizes(edge_lists)[2]
     set_size = max(int(np.bincount(edge_list.of).max(initial=1)) for edge_list in edge_lists)
     if (groups + 1) * set_size > LARGE:
@@ -281,7 +185,7 @@ def _sets(
     return Sets(member, set_between, identity)
 
 
-def _largest_sizes(edge_lists: Sequence[_Edges]) -> tuple[int, int, int]:
+def _largest_sizes(edge_lists: Sequence[EdgeList]) -> tuple[int, int, int]:
     """The most edges, memberships and groups of several automata."""
     edges, members, groups = (max(sizes) for sizes in zip(*(edges.sizes for edges in edge_lists), strict=True))
     return edges, members, groups
@@ -306,44 +210,6 @@ def _padded(automaton: Automaton, states: int, width: int) -> tuple[Ints, Ints, 
     ends = np.full(states, -np.inf, dtype=np.float32)
     ends[:rows][automaton.accepting] = 0.0
     return automaton.classes, table, ends
-
-
-class _Edges(NamedTuple):
-    """The edges of one automaton; attributes as in ``Edges``."""
-
-    source: Ints
-    target: Ints
-    group: Ints
-    member: Ints
-    of: Ints
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """The numbers of edges, memberships and groups."""
-        return len(self.source), len(self.member), int(self.of.max(initial=-1)) + 1
-
-
-def _edges(table: Ints) -> _Edges:
-    """The edges of a table, and the distinct groups of classes that label them."""
-    source, symbol = np.nonzero(table != DEAD)
-    pairs, edge = np.unique(source * len(table) + table[source, symbol], return_inverse=True)
-    # Groups are identified by a sum of random numbers, one for each class: a collision among 2^63 is very unlikely.
-    weights = np.random.default_rng(0).integers(0, 1 << 62, size=(table.shape[1],))
-    hashes: Ints = np.zeros(len(pairs), dtype=np.int64)
-    np.add.at(hashes, edge, weights[symbol])
-    _, first_edge, group = np.unique(hashes, return_index=True, return_inverse=True)
-    # The members of a group are listed by its first edge.
-    group_listed: Ints = np.full(len(pairs), -1)
-    group_listed[first_edge] = np.arange(len(first_edge))
-    is_listed = group_listed[edge] >= 0
-    return _Edges(pairs // len(table), pairs % len(table), group, symbol[is_listed], group_listed[edge][is_listed])
-
-
-def _of_rows(values: Tensor, row: Tensor, at: Tensor) -> Tensor:
-    """``values[row, at]`` of ``[B, M]``; if all rows are one tensor, it is not copied."""
-    if values.stride(0) == 0:
-        return values[0].index_select(0, at)
-    return values.view(-1).index_select(0, row * values.shape[1] + at)
 
 
 def _filled(values: Ints, size: int, value: int) -> Ints:
