@@ -40,7 +40,7 @@ class Edges(NamedTuple):
 
     @property
     def transitions(self) -> int:
-        return self.source.numel()
+        return self.source.shape[1]
 
     def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
         index = self.of[:, None].expand(-1, scores.shape[1], -1)

@@ -25,9 +25,8 @@ from dlmctl.control.automata.transitions import Automata
 TINY = 1e-150
 # The log-probability of a language from which on it does not matter what underflows.
 LEAST = math.log(1e-100)
-# The number of transitions in the automata of a batch from which on this is faster than log space, in spite of its
-# greater number of calls.
-TRANSITIONS_CPU: int | None = 1 << 13
+# The number of transitions of an automaton from which on this is faster than log space, in spite of its more calls.
+TRANSITIONS_CPU: int | None = 1 << 10
 
 
 class Forward(NamedTuple):

@@ -47,8 +47,8 @@ class Tables(NamedTuple):
 
     @property
     def transitions(self) -> int:
-        """Their number in all rows, with those that are missing."""
-        return self.table.numel()
+        """The number of transitions of a row, with those that are missing."""
+        return self.table[0].numel()
 
     def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
         """The scores that steps take, from class scores ``[B, N, C]``: for sums over classes, or for the best class."""
