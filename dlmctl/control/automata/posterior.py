@@ -1,10 +1,12 @@
 """Word distributions conditioned on automata: exact if words are independent given the model's marginals.
 
 Forward-backward over the states of an automaton (Rabiner 1989; for guidance of diffusion models "Diffinity",
-arXiv 2602.12468) and the arg max (Viterbi 1967; "DINGO", arXiv 2505.23061). Everything is computed in log space, so
-nothing underflows in float32, and for all rows and states at once. Positions are a loop that costs O(L S C) per row,
-for S states and C word classes; or, with few states, a tree (``scan``), which takes a few calls for any number of
-positions. In addition there is one pass over the ``[L, V]`` log-probabilities.
+arXiv 2602.12468) and the arg max (Viterbi 1967; "DINGO", arXiv 2505.23061), for all rows and states at once. With few
+states, all positions are one tree (``scan``), which takes a few calls for any number of them. Otherwise positions are a
+loop that costs O(L S C) per row, for S states and C word classes; on a CPU less, since it follows only the transitions
+that have a probability (``scaled``). The tree and the loop are in log space, so nothing underflows in float32;
+``scaled`` is in float64 and reports the rows where something might, which are then computed in log space. In addition
+there is one pass over the ``[L, V]`` log-probabilities.
 
 Arguments that all functions share:
     log_probs: ``[B, L, V]``, -inf for tokens that are not allowed at a position.
@@ -22,7 +24,7 @@ from torch import Tensor
 
 from dlmctl.control.automata.class_sums import class_scores, class_tops
 from dlmctl.control.automata.scaled import forward_sums, is_worth_scaling, without_words
-from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total
+from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total, most_numbers
 from dlmctl.control.automata.sums import log_sum
 from dlmctl.control.automata.transitions import Automata, Tables
 
@@ -32,7 +34,8 @@ class Inference(NamedTuple):
 
     Attributes:
         log_p: ``[B]``, log-probability that independently drawn words form a text of the language; -inf if impossible.
-        log_ratio: ``[B, N, C]``, log p(class | language) - log p(class) for each of the (at most) N words.
+        log_ratio: ``[B, N, C]``, log p(class | language) - log p(class) for each of the (at most) N words; of no
+            meaning for classes that are impossible there.
     """
 
     log_p: Tensor
@@ -160,13 +163,14 @@ def _without_words(scores: Tensor, automata: Automata, within: Tensor, backwards
     """Log-probability of the text except for each word, ``[B, N, ...]``, as in ``Tables.without_word``."""
     forward = torch.full_like(backwards[0], -torch.inf)
     forward[:, 0] = 0.0
-    step_scores = automata.step_scores(scores)
-    without_words, is_word = list[Tensor](), within.unbind(1)
-    for at in range(scores.shape[1]):
-        without_words.append(automata.without_word(forward[:, None], backwards[at + 1][:, None]))
-        stepped = automata.step_forward(step_scores[:, at], forward)
-        forward = torch.where(is_word[at][:, None], stepped, forward)
-    return torch.cat(without_words, 1)
+    step_scores, forwards = automata.step_scores(scores), list[Tensor]()
+    for at, is_word in enumerate(within.unbind(1)):
+        forwards.append(forward)
+        forward = torch.where(is_word[:, None], automata.step_forward(step_scores[:, at], forward), forward)
+    # As many words at once as fit, for fewer calls.
+    size = max(1, most_numbers(scores.device) // (len(scores) * automata.transitions))
+    pieces = (torch.stack(values, 1).split(size, 1) for values in (forwards, backwards[1:]))
+    return torch.cat([automata.without_word(*piece) for piece in zip(*pieces, strict=True)], 1)
 
 
 def _path(scores: Tensor, backwards: list[Tensor], automata: Automata, within: Tensor) -> Tensor:
