@@ -132,22 +132,17 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
     width = max(automaton.table.shape[1] for automaton in distinct)
     indices = {id(automaton): index for index, automaton in enumerate(distinct)}
     rows = [indices[id(automaton)] for automaton in automata]
-    if states * width >= LARGE:
-        edge_lists = [edges_of(automaton.table) for automaton in distinct]
-        if SPARSE * max(len(edge_list.source) for edge_list in edge_lists) <= states * width:
-            return _stacked_edges(distinct, edge_lists, states, width, rows, device)
+    largest = max(distinct, key=lambda automaton: automaton.table.size)
+    if states * width >= LARGE and SPARSE * len(edges_of(largest.table).source) <= states * width:
+        return _stacked_edges(distinct, states, width, rows, device)
     classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
     return Tables(classes, table, ends, _sets(distinct, states, width, rows, device))
 
 
 def _stacked_edges(
-    automata: Sequence[Automaton],
-    edge_lists: Sequence[EdgeList],
-    states: int,
-    width: int,
-    rows: Sequence[int],
-    device: torch.device | str,
+    automata: Sequence[Automaton], states: int, width: int, rows: Sequence[int], device: torch.device | str
 ) -> Edges:
+    edge_lists = [edges_of(automaton.table) for automaton in automata]
     edges, members, groups = _largest_sizes(edge_lists)
     arrays = list[tuple[npt.NDArray[Any], ...]]()
     for automaton, edge_list in zip(automata, edge_lists, strict=True):
