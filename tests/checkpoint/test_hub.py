@@ -5,37 +5,17 @@ import threading
 import pytest
 
 from dlmctl.checkpoint import resolve as resolving
-from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.resolve import resolve
-from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.errors import ModelError
-from tests.conftest import tiny_config
 
 
-def no_network(*_arguments, **_settings):
-    raise AssertionError("the network was asked")
+def test_a_model_in_the_cache_needs_no_network(hub_model):
+    assert from_pretrained("someone/a-model").folder == hub_model
 
 
-@pytest.fixture
-def cached(tokenizer, tmp_path, monkeypatch):
-    """The folder of a model in the hub's cache."""
-    commit = "a" * 40
-    repository = tmp_path / "hub" / "models--someone--a-model"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(commit)
-    folder = repository / "snapshots" / commit
-    save_pretrained(DiffusionLM(tiny_config(len(tokenizer))), tokenizer, folder, max_shard_bytes=10_000)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", no_network)
-    return folder
-
-
-def test_a_model_in_the_cache_needs_no_network(cached):
-    assert from_pretrained("someone/a-model").folder == cached
-
-
-def test_a_download_that_was_interrupted_goes_on(cached):
-    next(cached.glob("model-00002*")).unlink()
+def test_a_download_that_was_interrupted_goes_on(hub_model):
+    next(hub_model.glob("model-00002*")).unlink()
     with pytest.raises(ModelError, match="the network was asked"):
         resolve("someone/a-model")
 
