@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import transformers
 from typer.testing import CliRunner
 
 import dlmctl
-from controls import Contains, Length
+from controls import Contains, Length, Pos
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.vendors.encoder_folder import TEXTS
 from dlmctl.checkpoint.weights import load_weights
 from dlmctl.cli import app
@@ -18,6 +20,10 @@ from dlmctl.datasets.existing_tokenizer import find_tokenizer
 from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import DataError, ModelError
 from dlmctl.text.tokenizer import same_encoding
+from dlmctl.training import control_inputs
+from dlmctl.training.classifier import train_control
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.encoder import EncoderSettings, EncoderTask, EncoderTrainingConfig
 from dlmctl.training.lm import train_lm
 from tests.checkpoint.tiny_encoders import KINDS, write_encoder
@@ -155,3 +161,23 @@ def test_commands(made, tmp_path):
     assert "shards" not in trained.output
     drawn = CliRunner().invoke(app, ["generate", "--model", str(tmp_path / "run" / "model"), "-n", "2", "--json"])
     assert drawn.exit_code == 0, drawn.output
+
+
+def test_controls_are_trained_for_an_encoder_and_guide_it(made, trained, tmp_path):
+    folder = shutil.copytree(trained["bert"], tmp_path / "model")
+    settings = LoopConfig(steps=3, batch_positions=128, log_every=3, validate_every=3, checkpoint_every=3)
+    weights = train_control(Pos, from_pretrained(folder), settings, made / "bert-set", tmp_path / "run")
+    assert weights == folder / "controls" / "pos"
+    model = dlmctl.load(folder)
+    target = Pos("DET NOUN VERB ADP DET NOUN PUNCT")
+    guided, free = (model.generate(target, samples=4, guidance={"scale": scale}) for scale in (4.0, 0.0))
+    assert all(len(sample.words) == 7 for sample in (*guided, *free))
+    assert [sample.text for sample in guided] != [sample.text for sample in free]
+
+
+def test_estimates_are_made_a_few_rows_at_a_time(made, trained, monkeypatch):
+    inputs = inputs_of(from_pretrained(trained["bert"]))
+    ids = torch.tensor([[3, 6, 7, 8, 9, 4]] * 5)
+    whole = inputs.at(0.5, ids)["x0"].x
+    monkeypatch.setattr(control_inputs, "MOST_SCORES", 1)
+    torch.testing.assert_close(inputs.at(0.5, ids)["x0"].x, whole)
