@@ -57,6 +57,7 @@ class ClassifierParams(ControlParams):
         return self.model or self.name
 
     reads: ClassVar[Sequence[str]] = ("huggingface", "model")
+    models: ClassVar[Sequence[str]] = reads
 
     @model_validator(mode="after")
     def _one_classifier(self) -> Self:

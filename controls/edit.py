@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -61,8 +62,8 @@ class Edit(WordControl[EditParams]):
     """Changes at most a few words of a text, exactly, also in combination with other controls.
 
     Each draw may change the words at some places, chosen at random, and elsewhere only what other controls rule out.
-    So drafts differ in where they change the text, and the best of several (``candidates``) has changed what the other
-    controls, such as a label, depend on.
+    Words that the evidence of other controls, such as a label, speaks against are chosen more often. Drafts differ in
+    where they change the text, so the best of several (``candidates``) is better than one.
     """
 
     name = "edit"
@@ -88,15 +89,11 @@ class Edit(WordControl[EditParams]):
             return exact_control(batch, requirements)
         for words in texts:
             known_ids(words, batch.vocabulary, self.name)
-        rows = zip(texts, batch.params, batch.layouts, batch.draws, strict=True)
-        drafts = [
-            draft_of(words, params.changes, params.tolerance, layout.words, draw)
-            for words, params, layout, draw in rows
-        ]
+        drafts = _drafts(texts, batch, [None] * len(batch))
         # Words that are to stay are filled from the start and take no step. Only if other controls leave no text with
         # them (``sampling.redraw``) may any word change. A batch has either only such texts or none.
         if not any(layout.sizes_open for layout in batch.layouts):
-            return DraftWords(batch, drafts, requirements)
+            return DraftWords(batch, texts, drafts, requirements)
         prepared = exact_control(batch, requirements)
         prepared.evidence = _evidence_for([draft.kept for draft in drafts], batch)
         return prepared
@@ -117,28 +114,34 @@ class DraftWords(Allowed):
     """Holds texts to the words that their drafts keep, at their places.
 
     Args:
-        drafts, requirements: of each row, with as many words as its layout; the requirement is what ``not`` negates.
+        texts, drafts, requirements: of each row, the draft with as many words as its layout; the requirement is what
+            ``not`` negates.
     """
 
     def __init__(
-        self, batch: BatchContext[EditParams], drafts: Sequence[Draft], requirements: Sequence[Requirement]
+        self,
+        batch: BatchContext[EditParams],
+        texts: Sequence[Sequence[str]],
+        drafts: Sequence[Draft],
+        requirements: Sequence[Requirement],
     ) -> None:
         super().__init__(only_words(batch, [draft.kept for draft in drafts], Edit.name).banned)
-        self.batch, self.drafts, self.requirements = batch, drafts, requirements
+        self.batch, self.texts, self.drafts, self.requirements = batch, texts, drafts, requirements
         for row, draft in enumerate(drafts):
             # Under `not` the text may be shorter than any draft.
             if draft.recased is not None and draft.recased + 1 < batch.length:
                 (word_id,) = batch.vocabulary.encode([other_case(draft.words[draft.recased] or "")])[1:-1]
                 self.banned[row, draft.recased + 1, word_id] = False
 
-    def beside(self, left: Tensor) -> Prepared:
-        """Exchanges the words that other controls rule out, as far as so many may change, and others only then."""
-        drafts = [self._within(row, left[row]) for row in range(len(self.drafts))]
-        return self if drafts == self.drafts else DraftWords(self.batch, drafts, self.requirements)
+    def beside(self, left: Tensor, evidence_given: Callable[[Tensor], Tensor]) -> Prepared:
+        """Exchanges the words that other controls rule out, as far as so many may change, and others only then: the
+        more often, the more the evidence of other controls speaks against them."""
+        drafts = _drafts(self.texts, self.batch, _evidence_against(self.texts, self.batch, evidence_given))
+        drafts = [self._within(draft, row_left) for draft, row_left in zip(drafts, left, strict=True)]
+        return self if drafts == self.drafts else DraftWords(self.batch, self.texts, drafts, self.requirements)
 
-    def _within(self, row: int, left: Tensor) -> Draft:
-        """The draft of a row beside controls that leave the words ``left [L, V]``."""
-        draft = self.drafts[row]
+    def _within(self, draft: Draft, left: Tensor) -> Draft:
+        """A draft beside controls that leave the words ``left [L, V]``."""
         known = [(place, word) for place, word in enumerate(draft.words[: len(left) - 1]) if word is not None]
         ids = self.batch.vocabulary.encode([word for _, word in known])[1:-1]
         is_left = left[[place + 1 for place, _ in known], ids].tolist()
@@ -155,6 +158,39 @@ def _requirement(words: tuple[str, ...], params: EditParams) -> Requirement:
         language = partial(exchanged, words=words, changes=params.changes)
     key = words, params.changes, params.tolerance
     return Requirement(Edit.name, key, tuple(dict.fromkeys(words)), language)
+
+
+def _drafts(
+    texts: Sequence[Sequence[str]], batch: BatchContext[EditParams], against: Sequence[Tensor | None]
+) -> list[Draft]:
+    """A draft of each text; ``against`` as in ``draft_of``."""
+    rows = zip(texts, batch.params, batch.layouts, batch.draws, against, strict=True)
+    return [
+        draft_of(words, params.changes, params.tolerance, layout.words, draw, row_against)
+        for words, params, layout, draw, row_against in rows
+    ]
+
+
+def _evidence_against(
+    texts: Sequence[Sequence[str]], batch: BatchContext[EditParams], evidence_given: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """What speaks against each word of each text, in nats: how much likelier a random word in its place makes what is
+    wanted; 0 beyond the positions of the batch.
+
+    Not the best word: where one alone would do, such as a question mark, it would do anywhere.
+    """
+    ids = [torch.tensor(batch.vocabulary.encode(words)[1:-1][: batch.length - 1]) for words in texts]
+    given = torch.zeros(len(batch), batch.length, len(batch.vocabulary), device=batch.device)
+    for row, row_ids in enumerate(ids):
+        given[row, torch.arange(1, 1 + len(row_ids)), row_ids] = 1
+    evidence = evidence_given(given).cpu()
+    at_random = evidence.logsumexp(-1) - math.log(len(batch.vocabulary))
+    against = []
+    for row, (words, row_ids) in enumerate(zip(texts, ids, strict=True)):
+        places = torch.arange(1, 1 + len(row_ids))
+        beyond = torch.zeros(len(words) - len(row_ids))
+        against.append(torch.cat([at_random[row, places] - evidence[row, places, row_ids], beyond]))
+    return against
 
 
 def _evidence_for(texts: Sequence[Sequence[str | None]], batch: BatchContext[EditParams]) -> Tensor:

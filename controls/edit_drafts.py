@@ -14,6 +14,8 @@ from .function_words import is_function_word
 
 # How often a place with a function word or a punctuation mark is chosen, in relation to others, which say more.
 FUNCTION_WORD_SHARE = 0.3
+# Nats against a word beyond which its place is chosen no more often: all but certainly, beside words without any.
+MOST_AGAINST = 10.0
 
 
 class Draft(NamedTuple):
@@ -46,11 +48,19 @@ class Draft(NamedTuple):
         return self._replace(opened=[*ruled_out, *others[: self.most - len(ruled_out)]])
 
 
-def draft_of(words: Sequence[str], changes: int, tolerance: int, length: int | None, draw: Draw) -> Draft:
+def draft_of(
+    words: Sequence[str],
+    changes: int,
+    tolerance: int,
+    length: int | None,
+    draw: Draw,
+    against: Tensor | None = None,
+) -> Draft:
     """A draft of an edit, with up to ``changes`` changes at random places.
 
     Args:
         length: the number of words of the draft; None, or one beyond the ``tolerance``, where it does not matter.
+        against: what speaks against each word ``[N]``, in nats; None if nothing is known.
     """
     stream = draw.generator(CONTROL)
     extra = 0 if length is None else max(-tolerance, min(tolerance, length - len(words)))
@@ -61,7 +71,7 @@ def draft_of(words: Sequence[str], changes: int, tolerance: int, length: int | N
     removals, insertions = pairs + max(0, -extra), pairs + max(0, extra)
     exchanges = min(count - removals - insertions, len(words) - removals)
     count = removals + exchanges
-    chosen = torch.multinomial(_shares(words), count, generator=stream).tolist() if count else []
+    chosen = torch.multinomial(_shares(words, against), count, generator=stream).tolist() if count else []
     gaps = torch.randint(len(words) + 1, (insertions,), generator=stream).tolist() if insertions else []
     template, place_of = _template(words, chosen[:removals], gaps)
     most, opened = changes - removals - insertions, [place_of[at] for at in chosen[removals:]]
@@ -97,8 +107,9 @@ def other_case(word: str) -> str:
     return (word[:1].lower() if word[:1].isupper() else word[:1].upper()) + word[1:]
 
 
-def _shares(words: Sequence[str]) -> Tensor:
+def _shares(words: Sequence[str], against: Tensor | None) -> Tensor:
     """How often each word is chosen, in relation to others ``[N]``."""
     previous = ["", *words]
     is_function = [is_function_word(word, before) for before, word in zip(previous, words, strict=False)]
-    return torch.where(torch.tensor(is_function), FUNCTION_WORD_SHARE, 1.0)
+    shares = torch.where(torch.tensor(is_function), FUNCTION_WORD_SHARE, 1.0)
+    return shares if against is None else shares * against.nan_to_num(0.0).clamp(0, MOST_AGAINST).exp()

@@ -23,10 +23,11 @@ from dlmctl.control.whole_words import needs_words
 from dlmctl.errors import did_you_mean
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
+from dlmctl.text.word_properties import BUILT_IN
 
 from .function_words import is_function_word
 from .phrases import ANY_NUMBER
-from .word_bounds import BUILT_IN, MAX_NAMED, WordFilter, bounds_of, describe_bound, word_filter
+from .word_bounds import MAX_NAMED, WordFilter, bounds_of, describe_bound, word_filter
 from .word_lists import MAX_ROWS, Value
 
 Bools = NDArray[np.bool_]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained
 from dlmctl.annotators.causal import CausalLM
+from dlmctl.annotators.reader import Reader
 from dlmctl.annotators.scorer import Judge, scorer_of
-from dlmctl.annotators.surprisal import Reader, load_reader, surprisals
+from dlmctl.annotators.surprisal import load_word_reader, surprisals
 from dlmctl.annotators.word_selection import Where, selected_places
 from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import detokenize, plain
@@ -21,6 +22,7 @@ from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer
 from dlmctl.text.vocabulary import known_ids
 
 from .phrases import ANY_NUMBER
+from .word_bounds import in_order
 
 # Against a word, in nats for each nat by which it is beyond the bounds.
 WEIGHT = 3.0
@@ -53,16 +55,12 @@ class SurprisalParams(ControlParams):
     )
 
     reads: ClassVar[Sequence[str]] = ("scorer",)
+    models: ClassVar[Sequence[str]] = reads
 
     @field_validator("nats")
     @classmethod
     def _are_bounds(cls, nats: list[float | None]) -> list[float | None]:
-        low, high = nats
-        if low is None and high is None:
-            raise ValueError("give a least or a most surprisal, such as [null, 1.5] or [6, null]")
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"the bounds go from {low:g} down to {high:g}; the lower one comes first")
-        return nats
+        return list(in_order("nats", nats))
 
     @model_validator(mode="after")
     def _word_or_where(self) -> Self:
@@ -108,10 +106,10 @@ class Surprisal(Control[SurprisalParams]):
 
     def _reader(self, source: str | None) -> Reader:
         if source is not None:
-            return load_reader(source)
+            return load_word_reader(source)
         if self.own_scorer is None:
             what = "the model has no scorer, under which `surprisal` judges."
-            raise RecipeError(what, where=self.name, remedy="Name one: `scorer: gpt2`.")
+            raise RecipeError(what, where=self.name, remedy="Name one: `scorer: openai-community/gpt2`.")
         return self.own_scorer
 
     def word_range(self, params: SurprisalParams) -> tuple[int, int] | None:

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from dlmctl.errors import RecipeError
-from dlmctl.text.spelling import letters
-from dlmctl.text.syllables import syllables
 from dlmctl.text.word_counts import FILE, WordCounts
+from dlmctl.text.word_properties import BUILT_IN, COUNTED, built_in_property
 
 from .word_lists import Bound, Value, WordTable, read_list, read_table
 
 # The largest magnitude of a bound; comparisons with it also reject NaN and infinity.
 MAX_BOUND = 1e15
-COUNTED = ("frequency", "zipf")
-BUILT_IN = ("letters", "syllables", *COUNTED)
 # The most words that a message names.
 MAX_NAMED = 3
 
@@ -33,10 +30,22 @@ def bounds_of(name: str, value: object) -> Bound:
         return frozenset(item.strip().casefold() for item in value)
     ends = value if isinstance(value, list) else [value, value]
     numbers = [float(end) if _is_number(end) else None for end in ends]
-    if len(ends) != 2 or ends.count(None) != numbers.count(None) or numbers == [None, None]:
+    if len(ends) != 2 or ends.count(None) != numbers.count(None):
         form = f"`{name[:40]}: [least, most]`, with null for no bound, or as names, `{name[:40]}: [A1, A2]`"
         raise ValueError(f"the bounds of {name[:40]!r} are given as {form}, not {str(value)[:40]!r}")
-    low, high = numbers
+    return in_order(name, numbers)
+
+
+def in_order(name: str, bounds: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """The least and the most of a number that is named; None for no bound.
+
+    Raises:
+        ValueError: neither is given, or the least is more than the most.
+    """
+    low, high = bounds
+    if low is None and high is None:
+        form = f"`{name[:40]}: [least, most]`, with null for one of them at most"
+        raise ValueError(f"the bounds of {name[:40]!r} are given as {form}")
     if low is not None and high is not None and low > high:
         raise ValueError(f"the bounds of {name[:40]!r} go from {low:g} down to {high:g}; the lower one comes first")
     return low, high
@@ -143,12 +152,7 @@ class WordFilter:
     def _property(self, word: str, name: str, row: Mapping[str, Value]) -> Value:
         if self.table is not None and name in self.table.columns:
             return row.get(name)
-        if name == "letters":
-            return letters(word)
-        if name == "syllables":
-            return None if (count := syllables(word)) is None else float(count)
-        assert self.counts is not None
-        return self.counts.zipf(word) if name == "zipf" else self.counts.per_million(word)
+        return built_in_property(word, name, self.counts)
 
 
 def _first_few(words: Sequence[str]) -> str:

@@ -72,7 +72,7 @@ class TotalControl(WordControl[TotalParams]):
         super().attach(model)
         needs_words(model, f"what `{self.name}` counts")
         self.tokenizer, self.usual_lengths = model.tokenizer, model.model.config.sentence_lengths
-        self.known_lengths = {}
+        self.known_lengths, self.log_frequencies = {}, None
         counts = load_counts(model.folder)
         if counts is not None:
             words = alphabet_of(model.tokenizer).words

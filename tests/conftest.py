@@ -65,6 +65,24 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: WordTokeni
     return folder
 
 
+@pytest.fixture
+def hub_model(tokenizer: WordTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of someone/a-model in the hub's cache; the hub itself may not be asked."""
+
+    def no_network(*_arguments: object, **_settings: object) -> None:
+        raise AssertionError("the network was asked")
+
+    commit = "a" * 40
+    repository = tmp_path / "hub" / "models--someone--a-model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    folder = repository / "snapshots" / commit
+    save_pretrained(DiffusionLM(tiny_config(len(tokenizer))), tokenizer, folder, max_shard_bytes=10_000)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", no_network)
+    return folder
+
+
 def batch_of(pretrained: Pretrained, rows: int, layout: Layout, folder: Path | None = None) -> BatchContext[Any]:
     """A batch of so many texts, as the sampler hands it to a control."""
     draws = [Draw(0, sample) for sample in range(rows)]

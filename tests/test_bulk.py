@@ -315,6 +315,30 @@ def test_folders_that_a_control_reads_are_part_of_the_identity(tmp_path):
     assert identity(written, model)["files"] != before
 
 
+def test_models_that_a_control_names_are_part_of_the_identity(hub_model, tmp_path):
+    """By a bundled or hub name, of which only the cache is asked; a scorer inside a model's folder is read, too."""
+    from dlmctl.checkpoint.bundled import bundled_path
+    from dlmctl.generation.identity import files_of, identity
+
+    def digest(source):
+        recipe = Recipe(controls=[{"surprisal": {"word": "pub", "nats": [None, 3], "scorer": source}}])
+        assert files_of(recipe).keys() == {source}
+        return identity(recipe, model)["files"][source]
+
+    model, name = from_pretrained("e2e"), "someone/a-model"
+    assert digest("everyday") == digest(str(bundled_path("models", "everyday")))
+    copied = shutil.copytree(bundled_path("models", "e2e"), tmp_path / "copied")
+    assert digest("e2e") == digest(str(copied))
+    (copied / "scorer" / "config.json").write_text("{}")
+    assert digest("e2e") != digest(str(copied))
+    assert digest(name) == hub_model.name
+    later = hub_model.rename(hub_model.with_name("b" * 40))
+    (later.parents[1] / "refs" / "main").write_text(later.name)
+    assert digest(name) == later.name
+    later.rename(tmp_path / "elsewhere")
+    assert files_of(Recipe(controls=[{"classifier": {"label": "good", "model": name}}])) == {}
+
+
 def test_a_damaged_manifest_does_not_cost_the_shards(model_folder, tmp_path):
     generate_shards(recipe_for(model_folder), tmp_path, shard_rows=8)
     before = rows(tmp_path)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dlmctl.errors import DataError, ModelError
 from dlmctl.text.penn import split_penn
-from dlmctl.text.spelling import detokenize, split_words
+from dlmctl.text.spelling import detokenize, spans_in_text, split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer, load_tokenizer
 
 CORPUS = [sentence.split() for sentence in ("the red boat sinks .", "the red kite rises .", "the boat rises !")]
@@ -34,6 +34,22 @@ def test_encode_and_words_are_inverse_but_for_unknown_words() -> None:
     ids = tokenizer.encode(["the", "kite", "rises"])
     assert ids == [0, 4, 2, 8, 1]
     assert tokenizer.words([*ids, 3, 3, 5]) == ["the", "UNK", "rises"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "found"),
+    [
+        ("No, no, not now.", "No , no , not now .".split(), ["No", ",", "no", ",", "not", "now", "."]),
+        ("A man–dog is", ["A", "man", "￭–￭", "dog", "is"], ["A", "man", "–", "dog", "is"]),
+        ("he saw us", ["he", "heard", "us", "saw"], ["he", None, "us", None]),  # in this order
+        ("", ["a"], [None]),
+    ],
+)
+def test_words_are_found_in_a_text_in_their_order(text: str, words: list[str], found: list[str | None]) -> None:
+    spans = spans_in_text(words, text)
+    assert [span and text[slice(*span)] for span in spans] == found
+    starts = [span[0] for span in spans if span is not None]
+    assert starts == sorted(set(starts))
 
 
 def test_special_tokens_in_a_text_are_words_outside_the_vocabulary() -> None:

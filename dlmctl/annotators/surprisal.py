@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
-from dlmctl.annotators.scorer import Judge, load_scorer, token_nats
-from dlmctl.checkpoint.bundled import bundled_path
-from dlmctl.checkpoint.resolve import SCORER
+from dlmctl.annotators.causal import CausalLM
+from dlmctl.annotators.reader import Reader, load_reader
+from dlmctl.annotators.scorer import token_nats
 from dlmctl.errors import ModelError
-from dlmctl.text.spelling import plain
+from dlmctl.text.spelling import spans_in_text
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 
 Texts = Sequence[Sequence[str]]
-Reader = Judge | CausalLM
-"""What reads texts: a scorer with its tokeniser, or a causal language model of Hugging Face with its own."""
 
 
-def load_reader(source: str) -> Reader:
-    """A scorer by its folder or that of a model that has one, or any causal language model of Hugging Face by folder or
-    hub name.
+def load_word_reader(source: str) -> Reader:
+    """``load_reader``, of one that tells which of its tokens are those of a word.
 
     Raises:
         ModelError: there is no such model, it cannot be read, or its tokeniser does not tell where tokens are.
     """
-    folder = Path(source) if os.path.isdir(source) else bundled_path("models", source)
-    if folder is not None and (folder / SCORER).is_dir():
-        return load_scorer(folder / SCORER)
-    if not is_causal_model(source):
-        return load_scorer(Path(source))
-    reader = load_causal(source)
-    if not reader.tokenizer.is_fast:
+    reader = load_reader(source)
+    if isinstance(reader, CausalLM) and not reader.tokenizer.is_fast:
         what = "its tokeniser does not tell where in a text a token is."
         raise ModelError(what, where=source, remedy="Take a model with a `tokenizer.json`.")
     return reader
@@ -48,7 +37,7 @@ def surprisals(reader: Reader, texts: Texts, written: Sequence[str]) -> list[lis
         texts: as words; written: as a reader sees them.
     """
     if isinstance(reader, CausalLM):
-        return [_by_causal_model(reader, words, text) for words, text in zip(texts, written, strict=True)]
+        return _by_causal_model(reader, texts, written)
     scorer, tokenizer = reader
     rows = token_nats(scorer, tokenizer, texts, cut=True)
     return [_by_scorer(tokenizer, words, nats) for words, nats in zip(texts, rows, strict=True)]
@@ -65,12 +54,14 @@ def _by_scorer(tokenizer: Tokenizer, words: Sequence[str], nats: Sequence[float]
     return _summed(words, text, _offsets(tokenizer.inner, text), known)
 
 
-def _by_causal_model(reader: CausalLM, words: Sequence[str], text: str) -> list[float | None]:
-    offsets = _offsets(reader.tokenizer, text)
-    (nats,) = reader.token_nats([text], 1, cut=True)
+def _by_causal_model(reader: CausalLM, texts: Texts, written: Sequence[str]) -> list[list[float | None]]:
     # Without a start token there is no probability of the first one.
     first: list[float | None] = [] if reader.start is not None else [None]
-    return _summed(words, text, offsets, [*first, *nats, *[None] * len(offsets)][: len(offsets)])
+    read: list[list[float | None]] = []
+    for words, text, nats in zip(texts, written, reader.token_nats(written, cut=True), strict=True):
+        offsets = _offsets(reader.tokenizer, text)
+        read.append(_summed(words, text, offsets, [*first, *nats, *[None] * len(offsets)][: len(offsets)]))
+    return read
 
 
 def _offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
@@ -84,14 +75,8 @@ def _summed(
 ) -> list[float | None]:
     """The sum of the nats of each word's tokens; None if one of them is unknown, or the word is not in the text."""
     sums: list[float | None] = []
-    at = 0
-    for word in words:
-        start = text.find(plain(word), at)
-        if start < 0:
-            sums.append(None)
-            continue
-        at = start + len(plain(word))
+    for start, after in (span or (0, 0) for span in spans_in_text(words, text)):
         # A token with the space before it belongs to the word that it ends in.
-        own = [value for (_, end), value in zip(offsets, nats, strict=True) if start < end <= at]
+        own = [value for (_, end), value in zip(offsets, nats, strict=True) if start < end <= after]
         sums.append(None if not own or None in own else sum(value for value in own if value is not None))
     return sums

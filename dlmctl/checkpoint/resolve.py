@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
+from dlmctl.checkpoint.weights import PICKLED
 from dlmctl.errors import ModelError, did_you_mean, short_message
 from dlmctl.text.files import read_object
 
@@ -24,6 +25,7 @@ ORIGINAL_WEIGHTS = (re.compile(r"ema_([\d.]+)_(\d+)\.pt"), re.compile(r"model()(
 _TRANSFORMERS_FILES = (("*.safetensors", "*.bin"), ("tokenizer*.json", "vocab.*", "*.model"))
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 # Files to download; no code is among them.
 _FILES = ("*.safetensors", "*.json", "*.md", "tokenizer/*", "merges.txt", "vocab.txt", "*.jinja")
 
@@ -58,11 +60,8 @@ def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens", "ca
 
     For a hub name that is not in the cache, the configuration is downloaded.
     """
-    path = Path(os.path.expanduser(source))
-    folder = path if _exists(path / "config.json") else bundled_path("models", str(source))
     try:
-        if folder is None and not _is_dir(path) and _HUB_NAME.fullmatch(str(source)):
-            folder = hub_files(str(source), ["config.json"])
+        folder = configured_folder(source)
         settings = {} if folder is None else read_object(folder / "config.json")
     except ModelError:  # loading the model reports the error
         return "gaussian"
@@ -70,6 +69,27 @@ def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens", "ca
         return "canvas" if settings["model_type"] == "diffusion_gemma" else "tokens"
     family = settings.get("family")
     return family if family in ("masked", "uniform") else "gaussian"
+
+
+def configured_folder(source: str | Path) -> Path | None:
+    """The folder with the configuration of a model, given in any form that ``resolve`` accepts; None if there is none.
+
+    Of a hub model that is not in the cache, the configuration alone is downloaded.
+
+    Raises:
+        ModelError: the hub cannot be reached, or has no such model.
+    """
+    path = Path(os.path.expanduser(source))
+    folder = path if _exists(path / "config.json") else bundled_path("models", str(source))
+    if folder is None and not _is_dir(path) and _HUB_NAME.fullmatch(str(source)):
+        return hub_files(str(source), ["config.json"])
+    return folder
+
+
+def hub_commit(folder: Path) -> str | None:
+    """The commit of a model in the hub's cache; None for any other folder. It also identifies the files that are only
+    downloaded later."""
+    return folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None
 
 
 def _exists(path: Path) -> bool:
@@ -116,7 +136,10 @@ def _known(path: Path) -> str:
 def _from_hub(name: str) -> Path:
     """The folder of a hub model: from the hub's cache if complete, else downloaded."""
     folder = _cached(name)
-    folder = folder if folder is not None and _is_complete(folder) else _download(name, _FILES)
+    if folder is None or not _is_complete(folder):
+        folder = _download(name, _FILES)
+        if not _holds(folder, ["*.safetensors"]):
+            folder = _download(name, [*_FILES, PICKLED])
     if not _exists(folder / "config.json"):
         raise ModelError("is not a dlmctl model: config.json is missing.", where=f"{name} (hub)")
     return folder
@@ -176,7 +199,7 @@ def _is_complete(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return False
     if not index.is_file():
-        return (folder / "model.safetensors").is_file()
+        return (folder / "model.safetensors").is_file() or (folder / PICKLED).is_file()
     weight_map = read_object(index).get("weight_map")
     return isinstance(weight_map, dict) and all((folder / str(file)).is_file() for file in weight_map.values())
 

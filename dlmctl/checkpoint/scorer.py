@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
+from dlmctl.checkpoint.resolve import SCORER, resolve
 from dlmctl.checkpoint.weights import load_weights, require_fit, staged, take_over, without_memory, write_shards
 from dlmctl.errors import ModelError, short_message
 from dlmctl.models.gpt2 import EPSILON, GPT2, GPT2Sizes
@@ -102,6 +103,19 @@ def scorer_lineage(folder: Path) -> list[str | None]:
     path = folder / "config.json"
     origins = read_object(path).get(ORIGINS, []) if os.path.lexists(path) else []
     return [scorer_digest(folder), *(origins if isinstance(origins, list) else [])]
+
+
+def scorer_folder(source: str | Path) -> Path:
+    """The folder of a scorer that is given by itself or by a model that has one; of any other model, its own.
+
+    Args:
+        source: in any form that ``dlmctl.checkpoint.resolve.resolve`` accepts.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    folder = resolve(source)
+    return folder / SCORER if (folder / SCORER).is_dir() else folder
 
 
 def scorer_sizes(folder: Path) -> dict[str, Any]:

@@ -47,8 +47,8 @@ Judge = Annotated[
     str | None,
     typer.Option(
         "--scorer",
-        help="Folder of a scorer, or folder or hub name of any causal language model, measured in nats per word; by "
-        "default the model's own scorer.",
+        help="A scorer, or a model that has one, by folder or name, or any causal language model by folder or hub name "
+        "(nats per word); by default the model's own scorer.",
     ),
 ]
 Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the model's own scorer.")]

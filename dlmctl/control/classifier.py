@@ -21,6 +21,7 @@ from dlmctl.control.state import BatchContext
 from dlmctl.control.training_command import training_command
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import ModelConfig
+from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import ModelError, SettingError, UserError
 from dlmctl.text.files import read_json
 from dlmctl.text.tokenizer import WordTokenizer
@@ -116,9 +117,10 @@ def require_trainable(control: type[Control[Any]], of: BatchContext[Any] | Pretr
     """Check that controls can be trained for the model.
 
     Raises:
-        ModelError: it is a third-party checkpoint over tokens.
+        ModelError: it is a third-party checkpoint over tokens, and no encoder.
     """
-    if of.model.family in ("tokens", "canvas"):
+    is_encoder = isinstance(of.model, TokenLM) and not of.model.config.ends
+    if of.model.family in ("tokens", "canvas") and not is_encoder:
         what = (
             f"controls are not trained for checkpoints over tokens, so {control.name!r} has no weights for this model."
         )

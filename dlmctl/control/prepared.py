@@ -107,10 +107,11 @@ class Prepared:
         """
         return t if self.looks or overrides(self, "constrain") else None
 
-    def beside(self, left: Tensor) -> Prepared:
+    def beside(self, left: Tensor, evidence_given: Callable[[Tensor], Tensor]) -> Prepared:
         """The same beside other controls, which leave the words ``left [B, L, V]``; called once, before ``verify``.
 
-        For a control that draws a part of its condition, and can do so anew within what is left.
+        For a control that draws a part of its condition, and can do so anew within what is left, and where the others
+        want other words: ``evidence_given`` is their evidence, as in the method of this name, the weighted sum.
         """
         return self
 
@@ -262,8 +263,8 @@ class Part(NamedTuple):
     def phase(self, t: float) -> Hashable:
         return self._call("phase", lambda: self.prepared.phase(t))
 
-    def beside(self, left: Tensor) -> Part:
-        prepared = self._call("beside", lambda: self.prepared.beside(left))
+    def beside(self, left: Tensor, evidence_given: Callable[[Tensor], Tensor]) -> Part:
+        prepared = self._call("beside", lambda: self.prepared.beside(left, evidence_given))
         if not isinstance(prepared, Prepared):
             raise self._fault(f"beside must return a Prepared, not {type(prepared).__name__}.")
         return self._replace(prepared=prepared)

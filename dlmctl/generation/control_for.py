@@ -22,12 +22,13 @@ from dlmctl.control.whole_words import needs_words
 from dlmctl.errors import did_you_mean
 from dlmctl.recipe.matched import MatchedRecipe
 from dlmctl.recipe.recipe import Misplaced
-from dlmctl.text.spelling import letters
-from dlmctl.text.syllables import syllables
 from dlmctl.text.word_counts import load_counts
+from dlmctl.text.word_properties import BUILT_IN, COUNTED, built_in_property
 
 # Differences of decimal numbers are rounded in binary.
 ROUNDING = 1e-9
+# Properties that every table of matched sets shows, if they are known; the others only if there is a tolerance.
+SHOWN = ("letters", "frequency")
 # A length of texts whose places from the end are none of those from the beginning.
 LONG = 3 * MOST_PLACE
 
@@ -59,6 +60,7 @@ class ControlFor:
         self.tolerances, self.exchange, self.controls = recipe.control_for, recipe.exchange, controls
         self.limits = np.array(list(self.tolerances.values())) + ROUNDING
         self.counts = load_counts(pretrained.folder)
+        self.built_in = [name for name in BUILT_IN if self.counts is not None or name not in COUNTED]
         self.words: list[str] = []
         if self.tolerances:
             needs_words(pretrained, "what `control_for` compares")
@@ -70,17 +72,13 @@ class ControlFor:
 
     def properties(self, index: int, word: str) -> dict[str, float | str | None]:
         """The known properties of a word in an item, rounded as they are shown."""
-        properties: dict[str, float | str | None] = {"letters": letters(word)}
-        if "syllables" in self.tolerances:
-            properties["syllables"] = None if (count := syllables(word)) is None else float(count)
-        counted = {} if self.counts is None else {"frequency": self.counts.per_million(word)}
-        if self.counts is not None and "zipf" in self.tolerances:
-            counted["zipf"] = self.counts.zipf(word)
-        properties |= counted
+        names = [name for name in self.built_in if name in SHOWN or name in self.tolerances]
+        properties: dict[str, float | str | None] = {name: built_in_property(word, name, self.counts) for name in names}
+        counted = {name: value for name, value in properties.items() if name in COUNTED}
         for control in self.controls.values():
             properties |= properties_of(control, index, word)
         for name, value in counted.items():
-            if properties[name] == value:  # unless a user's table replaced it
+            if isinstance(value, float) and properties[name] == value:  # unless a user's table replaced it
                 properties[name] = round(value, 2)
         return properties
 
@@ -209,7 +207,7 @@ class ControlFor:
 
     def _column(self, name: str, properties: Sequence[Properties]) -> Floats:
         if not any(name in row for row in properties):
-            known = dict.fromkeys([*properties[0], "syllables", *([] if self.counts is None else ["zipf"])])
+            known = dict.fromkeys([*properties[0], *self.built_in])
             remedy = f"{did_you_mean(name, list(known))} Columns of a `table` are known if a `lexicon` bounds them."
             raise Misplaced(("control_for", name), f"control_for: nothing knows the property {name!r}.", remedy)
         values = [row.get(name) for row in properties]

@@ -14,11 +14,12 @@ import torch
 from dlmctl.checkpoint.control_weights import control_folders
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.resolve import SCORER, resolve
+from dlmctl.checkpoint.resolve import SCORER, configured_folder, hub_commit
 from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control, offered_controls, origin
 from dlmctl.control.user_files import digest_in_use, parse_reference
 from dlmctl.datasets.known_texts import FILE as TRAINING_TEXTS
+from dlmctl.errors import ModelError
 from dlmctl.generation.ranking import needs_acceptability
 from dlmctl.generation.sample_groups import is_ranked_by_scorer
 from dlmctl.metrics.acceptability import find_acceptability
@@ -27,8 +28,10 @@ from dlmctl.text.plain_values import name_of
 
 # Files that a control or a scorer reads; its card only says how it was made.
 READ_SUFFIXES = (".safetensors", "labels.json", "config.json", "vocab.json")
-# Files that Hugging Face reads from a model's folder: weights and tokenizer, no subfolders.
+# Files that Hugging Face reads from a model's folder: weights and tokenizer. Of its subfolders only a scorer and the
+# tokenizer of one are read.
 PUBLISHED_SUFFIXES = (".safetensors", ".bin", ".json", ".txt", ".model")
+READ_SUBFOLDERS = (".", SCORER, "tokenizer", f"{SCORER}/tokenizer")
 
 # Settings that change texts by rounding at most, or that others determine: a preset by sampler and guidance, a model by
 # its weights, a table of targets by its digest.
@@ -59,7 +62,7 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
     Returns:
         ``weights`` of the model; ``control_weights`` of each control that has any; ``scorer``, if texts depend on it;
         with ``unique`` the excluded ``training_texts``; the versions of ``packages`` of third-party controls; and the
-        user's ``files`` and folders.
+        ``files``, folders and models that the recipe names, of a model in the hub's cache its commit.
     """
     names = sorted({spec.name for spec in nested_specs(recipe.control_specs())} & offered_controls().keys())
     packages = {name: origin(offered_controls()[name][0]) for name in names}
@@ -78,17 +81,31 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
 
 
 def files_of(recipe: Recipe) -> dict[str, Path]:
-    """The user's files and folders that a recipe names, by the name it uses: as file.py:name, and in parameters that a
-    control ``reads``."""
+    """The files and folders that a recipe names, by the name it uses: as file.py:name, in parameters that a control
+    ``reads``, and as ``second_scorer``; also those of a model given by its bundled name or hub name."""
     specs = list(nested_specs(recipe.control_specs()))
     params_of_kinds = [(kind, params) for spec in specs for kind, sets in [_control_params(spec)] for params in sets]
     names = [spec.name for spec in specs]
     names += [value for _, params in params_of_kinds for value in params.values() if isinstance(value, str)]
     paths = {name: named.path for name in names if (named := parse_reference(name)) is not None}
+    models = [] if recipe.second_scorer is None or not _depends_on_scorer(recipe) else [recipe.second_scorer]
     for kind, params in params_of_kinds:
-        read_fields = [params.get(field) for field in getattr(kind.Params, "reads", ())]
-        paths |= {name: Path(name) for name in read_fields if isinstance(name, str)}
+        paths |= {name: Path(name) for name in _strings(params, getattr(kind.Params, "reads", ()))}
+        models += _strings(params, getattr(kind.Params, "models", ()))
+    paths |= {name: folder for name in models if (folder := _model_folder(name)) is not None}
     return {name: path for name, path in paths.items() if os.path.exists(path)}
+
+
+def _strings(params: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
+    return [value for field in fields if isinstance(value := params.get(field), str)]
+
+
+def _model_folder(name: str) -> Path | None:
+    """The folder of a model by path, bundled name or hub name; None if there is none, which loading it reports."""
+    try:
+        return Path(name) if os.path.isdir(name) else configured_folder(name)
+    except ModelError:
+        return None
 
 
 def _control_params(spec: ControlSpec) -> tuple[type[Control[Any]], Sequence[Mapping[str, Any]]]:
@@ -105,11 +122,10 @@ def _training_text_digest(folder: Path) -> str | None:
 
 
 def _scorer_folders(recipe: Recipe, pretrained: Pretrained) -> list[Path]:
-    second = [] if recipe.second_scorer is None else [resolve(recipe.second_scorer)]
     with_acceptability = needs_acceptability(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota)
     judge = find_acceptability(pretrained) if with_acceptability else None
     # The weights may be those of another model, which reads the texts of this one.
-    return [pretrained.folder / SCORER, *second, *([] if judge is None else [judge.folder])]
+    return [pretrained.folder / SCORER, *([] if judge is None else [judge.folder])]
 
 
 def _depends_on_scorer(recipe: Recipe) -> bool:
@@ -130,11 +146,18 @@ def _folder_digest(folders: list[Path]) -> str | None:
 
 
 def _user_digest(path: Path) -> str:
-    """SHA-256 of a file, or of the files in a model's folder; of code, as it was imported."""
+    """SHA-256 of a file, or of the files in a model's folder; of code, as it was imported; a hub model's commit."""
     if path.is_file():
         return digest_in_use(path) or file_digest(path)
-    files = [file for file in sorted(path.iterdir()) if file.name.endswith(PUBLISHED_SUFFIXES) and file.is_file()]
-    return _digest_of([(file.name, file) for file in files])
+    if (commit := hub_commit(path)) is not None:
+        return commit
+    files = [
+        (file.relative_to(path).as_posix(), file)
+        for subfolder in READ_SUBFOLDERS
+        for file in sorted((path / subfolder).glob("*"))
+        if file.name.endswith(PUBLISHED_SUFFIXES) and file.is_file()
+    ]
+    return _digest_of(files)
 
 
 def _digest_of(files: Sequence[tuple[str, Path]]) -> str:

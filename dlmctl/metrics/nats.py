@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
-from dlmctl.annotators.scorer import load_scorer, scorer_of
+from dlmctl.annotators.causal import CausalLM
+from dlmctl.annotators.reader import load_reader
+from dlmctl.annotators.scorer import scorer_of
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import DataError
 from dlmctl.metrics.lm_score import corpus_nats
@@ -37,8 +38,7 @@ def nats_of(pretrained: Pretrained, scorer: str | Path | None = None) -> Nats | 
     """The measure of fluency for texts of a model.
 
     Args:
-        scorer: folder of a scorer, or folder or hub name of any Hugging Face causal language model; by default the
-            model's scorer, and the result is None if there is none.
+        scorer: what ``load_reader`` accepts; by default the model's scorer, and the result is None if there is none.
 
     Raises:
         ModelError: there is no such scorer, or it cannot be read.
@@ -46,11 +46,10 @@ def nats_of(pretrained: Pretrained, scorer: str | Path | None = None) -> Nats | 
     if scorer is None:
         judge = scorer_of(pretrained.folder)
         return None if judge is None else Nats(PER_TOKEN, lambda texts: corpus_nats(judge, texts))
-    if not is_causal_model(scorer):
-        scorer_judge = load_scorer(Path(scorer))
-        return Nats(PER_TOKEN, lambda texts: corpus_nats(scorer_judge, texts))
-    language_model, natural = load_causal(str(scorer)), pretrained.tokenizer.text
-    return Nats(PER_WORD, lambda texts: _per_word(language_model, texts, [natural(words) for words in texts]))
+    reader, natural = load_reader(scorer), pretrained.tokenizer.text
+    if not isinstance(reader, CausalLM):
+        return Nats(PER_TOKEN, lambda texts: corpus_nats(reader, texts))
+    return Nats(PER_WORD, lambda texts: _per_word(reader, texts, [natural(words) for words in texts]))
 
 
 def _per_word(language_model: CausalLM, texts: Texts, natural: Sequence[str]) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dlmctl.control.automata import ExactTokens, merged
 from dlmctl.control.base import Control
@@ -22,6 +24,7 @@ from dlmctl.sampling.branches import word_counts
 from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.particles import require_guidance
 from dlmctl.sampling.plan import Plan
+from dlmctl.sampling.steering import evidence_of
 from dlmctl.sampling.token_layout import lay_out_tokens, word_count_parts
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
@@ -61,7 +64,7 @@ def on_positions(plan: Plan, layout: Layout) -> Layout:
     return layout
 
 
-def new_tokens(plan: Plan) -> int:
+def _new_tokens(plan: Plan) -> int:
     """The most tokens of a text of a checkpoint, after its prompt."""
     config = plan.pretrained.model.config
     assert isinstance(config, TokenConfig)
@@ -74,7 +77,7 @@ def _checkpoint_layout(plan: Plan, draw: Draw) -> Layout:
     model = plan.pretrained.model
     prompt_tokens = len(plan.prompt.text(draw.sample)) if plan.prompt is not None else 0
     canvas = model.canvas if isinstance(model, CanvasLM) else None
-    most = new_tokens(plan) if canvas is None else canvas.positions
+    most = _new_tokens(plan) if canvas is None else canvas.positions
     is_settled = isinstance(model, TokenLM) and not model.config.ends
     if max(1, prompt_tokens) + most + is_settled > model.config.length:
         context = f"a prompt of {prompt_tokens} tokens" if prompt_tokens else "START"
@@ -83,7 +86,8 @@ def _checkpoint_layout(plan: Plan, draw: Draw) -> Layout:
         remedy = f"{' or '.join(remedies).capitalize()}." if remedies else None
         raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
     if is_settled:
-        return on_positions(plan, _layout_in_tokens(plan, draw, (most, most), most=most))
+        fewest = 1 if sum(model.config.sentence_lengths[: most + 1]) else most
+        return on_positions(plan, _layout_in_tokens(plan, draw, (fewest, most), most=most))
     return Layout(1 + most, None)
 
 
@@ -141,8 +145,15 @@ def _beside_each_other(parts: list[Part], batch: BatchContext[Any]) -> list[Part
             others = [other for other in parts if other is not part]
             exact = PreparedAll([other for other in others if other.prepared.exact])
             left = exact.constrain(PreparedAll(others).restrict(logits), torch.ones(len(batch), dtype=torch.float64))
-            parts[number] = part.beside(~left.isneginf())
+            parts[number] = part.beside(~left.isneginf(), partial(_evidence_given, others))
     return parts
+
+
+def _evidence_given(parts: Sequence[Part], probabilities: Tensor) -> Tensor:
+    """The evidence ``[B, L, V]`` of several parts for each word given the ``probabilities [B, L, V]`` of the others."""
+    fixed = evidence_of(parts)
+    weighed = [part.evidence_given(probabilities) for part in parts if part.prepared.weighs and part.weight]
+    return sum(weighed, start=torch.zeros_like(probabilities) if fixed is None else fixed)
 
 
 def batch_context(plan: Plan, batch: Batch) -> BatchContext[Any]:

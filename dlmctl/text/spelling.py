@@ -141,14 +141,26 @@ def letters(word: str) -> float:
     return float(sum(char.isalpha() for char in word))
 
 
+def spans_in_text(words: Sequence[str], text: str) -> list[tuple[int, int] | None]:
+    """The characters of a text at which each word begins, and ends before: its first occurrence after the words before
+    it, without spacing marks; None for a word that does not occur there.
+
+    >>> spans_in_text(["is", "n't", "here", "is"], "isn't is")
+    [(0, 2), (2, 5), None, (6, 8)]
+    """
+    spans: list[tuple[int, int] | None] = []
+    at = 0
+    for word in map(plain, words):
+        start = text.find(word, at)
+        at = at if start < 0 else start + len(word)
+        spans.append(None if start < 0 else (start, at))
+    return spans
+
+
 def _spaces(words: Sequence[str]) -> list[bool]:
     """Whether ``detokenize`` sets a space after each word except the last."""
-    text, at, spaces = detokenize(words), 0, list[bool]()
-    for word in words:
-        start = text.index(plain(word), at)
-        spaces.append(start > at)
-        at = start + len(plain(word))
-    return spaces[1:]
+    spans = [span for span in spans_in_text(words, detokenize(words)) if span is not None]  # it leaves out no word
+    return [left[1] < right[0] for left, right in pairwise(spans)]
 
 
 def _mark(words: list[str], at: int, has_space: bool) -> bool:

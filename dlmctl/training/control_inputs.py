@@ -14,9 +14,13 @@ from dlmctl.diffusion.masked import MaskedLM, attended, maskable_places
 from dlmctl.diffusion.masked_base import noised
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
+from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.diffusion.uniform import UniformLM
 from dlmctl.models.numerics import at_least_float32
 from dlmctl.text.tokenizer import Tokenizer
+
+# Most scores of words that are held at once: half a gigabyte in float32.
+MOST_SCORES = 1 << 27
 
 
 class Latents(NamedTuple):
@@ -84,7 +88,7 @@ class WordInputs:
 
     kinds: ClassVar[dict[str, str]] = {"x0": "of estimates"}
 
-    def __init__(self, model: MaskedLM, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: MaskedLM | TokenLM, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
 
     def batch(self, ids: Tensor) -> Latents:
@@ -96,6 +100,11 @@ class WordInputs:
 
     @torch.no_grad()
     def _estimates(self, ids: Tensor, t: Tensor, order: Tensor) -> Latents:
+        rows = max(1, MOST_SCORES // (ids.shape[1] * len(self.model.embeddings)))
+        parts = zip(ids.split(rows), t.split(rows), order.split(rows), strict=True)
+        return Latents(torch.cat([self._estimate(*part) for part in parts]), torch.zeros_like(t))
+
+    def _estimate(self, ids: Tensor, t: Tensor, order: Tensor) -> Tensor:
         model, lengths = self.model, self.model.config.lengths
         positions, mask = maskable_places(ids, self.tokenizer, lengths), attended(ids, self.tokenizer, lengths)
         if isinstance(model, UniformLM):
@@ -105,16 +114,15 @@ class WordInputs:
             masked = noised(ids, positions & (order < t[:, None]), model.mask_id)
             logits = model.logits(masked, attention_mask=mask)
         probs = with_fixed_words(at_least_float32(logits), masked, model.mask_id).softmax(-1)
-        x = pool_words(at_least_float32(model.soft(probs)), ids, self.tokenizer, model.embeddings)
-        return Latents(x, torch.zeros_like(t))
+        return pool_words(at_least_float32(model.soft(probs)), ids, self.tokenizer, model.embeddings)
 
 
 def inputs_of(pretrained: Pretrained) -> Inputs:
     """The inputs that a classifier for this model is trained on.
 
     Raises:
-        ModelError: the model is a third-party checkpoint.
+        ModelError: the model is a third-party checkpoint, and no encoder.
     """
-    if isinstance(pretrained.model, MaskedLM):
+    if isinstance(pretrained.model, MaskedLM | TokenLM):
         return WordInputs(pretrained.model.requires_grad_(False), pretrained.tokenizer)
     return LatentInputs(pretrained.latent.requires_grad_(False), pretrained.tokenizer)

@@ -7,8 +7,7 @@ from pathlib import Path
 from transformers import GPT2LMHeadModel
 
 from dlmctl.annotators.scorer import load_scorer
-from dlmctl.checkpoint.resolve import SCORER, resolve
-from dlmctl.checkpoint.scorer import TIED
+from dlmctl.checkpoint.scorer import TIED, scorer_folder
 from dlmctl.errors import ModelError
 from dlmctl.text.files import read_object
 from dlmctl.text.tokenizer import Tokenizer
@@ -47,19 +46,13 @@ def start_scorer_from(scorer: GPT2LMHeadModel, tokenizer: Tokenizer, folder: Pat
     start_like_similar(state[WORDS], tokenizer, words.ours)
 
 
-def scorer_folder(init: str) -> Path:
-    """The folder of the scorer that the setting ``init`` names.
-
-    Args:
-        init: a model with a scorer, in any form that ``dlmctl.checkpoint.resolve.resolve`` accepts, or the folder of a
-            scorer.
+def initial_folder(init: str) -> Path:
+    """The folder of the scorer that the setting ``init`` names, as ``scorer_folder`` finds it.
 
     Raises:
         ModelError: there is no such model, or it has no scorer.
     """
-    folder = resolve(init)
-    if (folder / SCORER).is_dir():
-        return folder / SCORER
+    folder = scorer_folder(init)
     if read_object(folder / "config.json").get("model_type") != "gpt2":
         raise ModelError("has no scorer to start from.", where=str(folder), remedy="Leave out init.")
     return folder

@@ -27,6 +27,7 @@ from dlmctl.models.interface import Conditioning
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig, read_settings, validate_settings
+from dlmctl.training.encoder import EncoderTask, EncoderTrainingConfig
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
@@ -217,11 +218,12 @@ def objective(model: DiffusionLM, ids: Tensor, t: Tensor, conditioning: Conditio
     return cross_entropy_loss(model, ids, t, noise, conditioning)["loss"]
 
 
-LmConfig = LanguageModelConfig | MaskedTrainingConfig
+LmConfig = LanguageModelConfig | MaskedTrainingConfig | EncoderTrainingConfig
 FAMILIES: dict[str, type[LmConfig]] = {
     "gaussian": LanguageModelConfig,
     "masked": MaskedTrainingConfig,
     "uniform": MaskedTrainingConfig,
+    "encoder": EncoderTrainingConfig,
 }
 
 
@@ -258,10 +260,16 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
         UserError: ``out`` is inside ``data``; also as ``training.loop.fit``.
     """
     check_apart(out, data)
-    task = MaskedTask(config, data) if isinstance(config, MaskedTrainingConfig) else LanguageModelTask(config, data)
+    task = _task(config, data)
     if (out / "model").exists():
         check_writable(out / "model")
     model = fit(task, config.loop, out, identity={**config.model_dump(mode="json"), **digest(data)}, resume=resume)
     if PartialState().is_main_process:
         task.save(model, out / "model")
     return out / "model"
+
+
+def _task(config: LmConfig, data: Path) -> LanguageModelTask | MaskedTask:
+    if isinstance(config, EncoderTrainingConfig):
+        return EncoderTask(config, data)
+    return MaskedTask(config, data) if isinstance(config, MaskedTrainingConfig) else LanguageModelTask(config, data)

@@ -200,8 +200,11 @@ class MaskedTask(StatelessTask):
         return nats / max(1, word_count)
 
     def samples(self, model: nn.Module) -> list[str]:
-        """Three texts at the default settings, with the same noise every time."""
-        pretrained = Pretrained(cast("MaskedLM", model), self.tokenizer, Path())
+        return self.texts_of(Pretrained(cast("MaskedLM", model), self.tokenizer, Path()))
+
+    @staticmethod
+    def texts_of(pretrained: Pretrained) -> list[str]:
+        """Three texts of a model at the default settings, with the same noise every time."""
         result = generate(model=pretrained, samples=3, sampler=SamplerSettings(), device="auto")
         return [sample.text for sample in result]
 

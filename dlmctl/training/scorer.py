@@ -17,7 +17,7 @@ from dlmctl.checkpoint.scorer import save_scorer, scorer_lineage
 from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_splits, padded_batch
 from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
-from dlmctl.training.initial_scorer import scorer_folder, start_scorer_from
+from dlmctl.training.initial_scorer import initial_folder, start_scorer_from
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows
 from dlmctl.training.run_folder import check_apart
@@ -69,7 +69,7 @@ class ScorerTask(StatelessTask):
         scorer = build_scorer(config.model, self.tokenizer)
         self.origins: list[str] = []
         if config.init is not None:
-            folder = scorer_folder(config.init)
+            folder = initial_folder(config.init)
             self.origins = [digest for digest in scorer_lineage(folder) if digest is not None]
             start_scorer_from(scorer, self.tokenizer, folder)
         self.model: nn.Module = scorer

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from dlmctl.control.automata import languages, scan
+from dlmctl.control.automata import languages, scaled, scan
 from dlmctl.control.automata.dfa import Automaton, reduced
 from dlmctl.control.automata.phrases import in_likely_order, with_phrases
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability
@@ -56,13 +56,14 @@ def enumerated(automaton, log_probs, words):
     return log_probs_of
 
 
-@pytest.fixture(params=["at once", "word by word"])
+@pytest.fixture(params=["at once", "word by word", "scaled"])
 def method(request, monkeypatch):
-    """Both methods of inference, whichever would be chosen."""
+    """Every method of inference, whichever would be chosen."""
     monkeypatch.setattr(scan, "MOST_CPU", scan.MOST if request.param == "at once" else 0)
+    monkeypatch.setattr(scaled, "TRANSITIONS_CPU", 0 if request.param == "scaled" else None)
 
 
-both_methods = pytest.mark.usefixtures("method")
+every_method = pytest.mark.usefixtures("method")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def batch():
     return automata, words, random_log_probs(len(automata), 8, seed=1)
 
 
-@both_methods
+@every_method
 def test_the_posterior_is_that_of_enumeration(batch):
     automata, words, log_probs = batch
     conditioned = condition(log_probs, stacked(automata), words)
@@ -90,7 +91,7 @@ def test_the_posterior_is_that_of_enumeration(batch):
         assert torch.equal(conditioned[row, 0], log_probs[row, 0])
 
 
-@both_methods
+@every_method
 def test_the_likeliest_text_is_that_of_enumeration(batch):
     automata, words, log_probs = batch
     restricted = likeliest(log_probs, stacked(automata), words)
@@ -103,7 +104,7 @@ def test_the_likeliest_text_is_that_of_enumeration(batch):
         assert all(automaton.accepts(text) for text in itertools.product(*remaining))
 
 
-@both_methods
+@every_method
 def test_rows_do_not_depend_on_their_batch(batch):
     automata, words, log_probs = batch
     together = condition(log_probs, stacked(automata), words)
@@ -129,7 +130,7 @@ def test_inference_at_once_agrees_with_word_by_word_on_long_texts(monkeypatch, d
     assert torch.equal(results[0][2], results[1][2])
 
 
-@both_methods
+@every_method
 def test_ties_are_broken_within_the_language(batch):
     """If all texts are equally likely, the result is not half of one text joined to half of another."""
     automata, words, log_probs = batch
@@ -144,7 +145,7 @@ def test_one_automaton_for_all_rows_is_stored_once():
     assert stacked([automaton, pattern("a b")]).table.shape[0] == 2
 
 
-@both_methods
+@every_method
 def test_pinned_words_are_kept_and_impossible_rows_unchanged():
     log_probs = random_log_probs(2, 6, seed=2)
     log_probs[:, 2] = log_probs[:, 2].masked_fill(torch.arange(SIZE) != 2, -torch.inf)  # the second word is "b"
@@ -156,7 +157,7 @@ def test_pinned_words_are_kept_and_impossible_rows_unchanged():
     assert torch.isneginf(log_probability(log_probs, automata, words)).tolist() == [False, True]
 
 
-@both_methods
+@every_method
 def test_float32_handles_very_unlikely_texts():
     log_probs = random_log_probs(1, 32, seed=3) * 40
     log_probs = log_probs.log_softmax(-1)
@@ -168,7 +169,7 @@ def test_float32_handles_very_unlikely_texts():
     assert condition(log_probs.float(), automata, words)[0, 1:31].argmax(-1).tolist() == [1, 2, 3] * 10
 
 
-@both_methods
+@every_method
 def test_the_gradient_is_that_of_finite_differences():
     automata = stacked([random_automaton(0), pattern("<any>* a b <any>*")])
     words = torch.tensor([3, 4])
@@ -180,7 +181,7 @@ def test_the_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(energy, (logits,), atol=1e-7)
 
 
-@both_methods
+@every_method
 @pytest.mark.parametrize("sure", [12.0, 30.0, 80.0])
 def test_the_gradient_does_not_vanish_at_the_extremes(sure):
     language = languages.containing(ALPHABET, [1])

@@ -151,8 +151,23 @@ def test_folders_that_are_none(tmp_path):
     save_file({name: tensor for name, tensor in state.items() if not name.startswith("cls.")}, weights)
     with pytest.raises(ModelError, match="no weights that predict masked tokens"):
         dlmctl.load(folder)
-    weights.rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"model\.safetensors.*save_pretrained"):
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        dlmctl.load(folder)
+
+
+def test_weights_that_torch_saved(tmp_path, loaded):
+    folder = write_encoder(tmp_path / "bert", "bert")
+    state, path = load_file(folder / "model.safetensors"), folder / "pytorch_model.bin"
+    (folder / "model.safetensors").unlink()
+    torch.save(state, path)
+    ids = torch.tensor([[3, 6, 7, 8, 4]])
+    assert torch.equal(dlmctl.load(folder).model.logits(ids), loaded["bert"].model.logits(ids))
+    torch.save({**state, "cls.predictions.bias": torch.full_like(state["cls.predictions.bias"], torch.nan)}, path)
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin.*cls\.predictions\.bias"):
+        dlmctl.load(folder)
+    torch.save({**state, "more": torch.nn.Linear(2, 2)}, path)
+    with pytest.raises(ModelError, match="holds more than weights"):
         dlmctl.load(folder)
 
 

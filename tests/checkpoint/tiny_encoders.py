@@ -39,7 +39,7 @@ def tokenizer_for(kind: str) -> Tokenizer:
     return inner
 
 
-def write_encoder(folder: Path, kind: str, **changes: Any) -> Path:
+def write_encoder(folder: Path, kind: str, *, std: float = 0.3, **changes: Any) -> Path:
     """A random encoder of a kind with its tokenizer; special tokens are not named, as in the first checkpoints."""
     core = tokenizer_for(kind)
     pad = core.token_to_id("[PAD]" if kind in WORD_PIECE else "<pad>")
@@ -58,7 +58,7 @@ def write_encoder(folder: Path, kind: str, **changes: Any) -> Path:
     network = getattr(transformers, f"{KINDS[kind]}ForMaskedLM")(config)
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
-        parameter.data.normal_(0, 0.3, generator=generator)
+        parameter.data.normal_(0, std, generator=generator)
     folder.mkdir(parents=True)
     network.save_pretrained(folder)
     core.save(str(folder / "tokenizer.json"))

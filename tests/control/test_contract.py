@@ -287,7 +287,7 @@ def test_exact_constraints_that_fail_are_one_message(pretrained, monkeypatch, me
 def test_what_others_leave_is_told_before_the_first_step(pretrained, monkeypatch):
     told = []
 
-    def beside(self, left):
+    def beside(self, left, evidence_given):
         told.append(left)
         return self
 

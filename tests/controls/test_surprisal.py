@@ -6,13 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import dlmctl
 from controls import Length, Pattern, Surprisal
 from controls.surprisal import WEIGHT, Expected
 from dlmctl.annotators.causal import CausalLM
 from dlmctl.annotators.scorer import scorer_of, token_nats
-from dlmctl.annotators.surprisal import load_reader, surprisals
+from dlmctl.annotators.surprisal import load_word_reader, surprisals
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.errors import ModelError, RecipeError, UserError
@@ -142,8 +146,65 @@ def test_pieces_of_words_are_summed(monkeypatch):
 
 def test_words_beyond_what_the_reader_reads_are_unknown(monkeypatch):
     reader = CausalLM(SimpleNamespace(), Letters())
-    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, batch, cut: [[1.0] * 7] if cut else None)
+    monkeypatch.setattr(CausalLM, "token_nats", lambda self, texts, cut: [[1.0] * 7] if cut else None)
     assert surprisals(reader, [["We", "did", "n't", "."]], ["We didn't."]) == [[2, 3, None, None]]
+
+
+SMALL_GPT2 = GPT2Config(n_positions=16, n_embd=16, n_layer=2, n_head=2, initializer_range=1.0)
+SMALL_LLAMA = LlamaConfig(
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=16,
+    initializer_range=1.0,
+)
+
+
+@pytest.fixture(params=["gpt2", "llama", "no start"])
+def small_causal_model(request, tmp_path):
+    """The folder of a causal model with random weights that reads 16 tokens, each a letter."""
+    inner = Tokenizer(
+        WordLevel({letter: at for at, letter in enumerate(["<s>", *" .'Wabcdefginorstu"])}, unk_token="<s>")
+    )
+    inner.pre_tokenizer = Split("", "isolated")
+    special = {} if request.param == "no start" else {"bos_token": "<s>"}
+    PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    kind, config = (LlamaForCausalLM, SMALL_LLAMA) if request.param == "llama" else (GPT2LMHeadModel, SMALL_GPT2)
+    config.vocab_size = inner.get_vocab_size()
+    kind(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_texts_that_a_causal_model_reads_together_have_the_surprisals_that_each_has_alone(small_causal_model):
+    reader = load_word_reader(str(small_causal_model))
+    written = ["We didn't.", "a", "", "We are good at it and so are cats.", "no dog, no cat", "got it."]
+    texts = [["We", "did", "n't", "."], ["a"], [], *(text.split() for text in written[3:])]
+    together = surprisals(reader, texts, written)
+    alone = [surprisals(reader, [words], [text])[0] for words, text in zip(texts, written, strict=True)]
+    assert together == [[value and pytest.approx(value, abs=1e-4) for value in row] for row in alone]
+    assert len({value for row in alone for value in row}) > 10
+    assert together[3][-1] is None  # further than it reads
+    assert (together[0][0] is None) == (reader.start is None)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_causal_model_reads_texts_together_unless_they_are_deterministic(
+    everyday, small_causal_model, monkeypatch, deterministic
+):
+    sizes, token_nats_of = [], CausalLM.token_nats
+
+    def counted(self, texts, *rest, **kinds):
+        sizes.append(len(texts))
+        return token_nats_of(self, texts, *rest, **kinds)
+
+    monkeypatch.setattr(CausalLM, "token_nats", counted)
+    control = Length(4) & Surprisal(where={"place": 2}, nats=[0, None], scorer=str(small_causal_model))
+    sampler = {"steps": 2, "deterministic": deterministic}
+    generate(control, model=everyday, samples=3, until={"max_rounds": 1}, sampler=sampler)
+    assert sizes == ([1, 1, 1] if deterministic else [3])
 
 
 def test_a_scorer_over_pieces_of_words_judges_whole_words(tmp_path):
@@ -185,29 +246,29 @@ def test_verdicts(everyday):
 
 
 @pytest.mark.parametrize(
-    "params",
+    ("params", "why"),
     [
-        {"nats": [1, 2]},
-        {"word": "rain", "where": {"place": 1}, "nats": [1, 2]},
-        {"word": "rain"},
-        {"word": "rain", "nats": [None, None]},
-        {"word": "rain", "nats": [2, 1]},
-        {"word": "rain", "nats": [-1, 1]},
-        {"word": "rain", "nats": [None, math.nan]},
-        {"word": "rain", "nats": [math.inf, math.inf]},
-        {"word": "rain", "nats": [1]},
+        ({"nats": [1, 2]}, "either `word` or `where`"),
+        ({"word": "rain", "where": {"place": 1}, "nats": [1, 2]}, "either `word` or `where`"),
+        ({"word": "rain"}, "nats"),
+        ({"word": "rain", "nats": [None, None]}, "the bounds of 'nats' are given as `nats: .least, most.`"),
+        ({"word": "rain", "nats": [2, 1]}, "the bounds of 'nats' go from 2 down to 1; the lower one comes first"),
+        ({"word": "rain", "nats": [-1, 1]}, "nats"),
+        ({"word": "rain", "nats": [None, math.nan]}, "nats"),
+        ({"word": "rain", "nats": [math.inf, math.inf]}, "nats"),
+        ({"word": "rain", "nats": [1]}, "nats"),
     ],
 )
-def test_parameters_that_mean_nothing_are_refused(params):
-    with pytest.raises(UserError):
+def test_parameters_that_mean_nothing_are_refused(params, why):
+    with pytest.raises(UserError, match=why):
         Surprisal(**params)
 
 
 def test_a_model_whose_tokens_cannot_be_placed_is_refused(monkeypatch):
     slow = CausalLM(None, SimpleNamespace(is_fast=False))
-    monkeypatch.setattr("dlmctl.annotators.surprisal.load_causal", lambda source: slow)
+    monkeypatch.setattr("dlmctl.annotators.surprisal.load_reader", lambda source: slow)
     with pytest.raises(ModelError, match="mine: its tokeniser does not tell where in a text a token is"):
-        load_reader("mine")
+        load_word_reader("mine")
 
 
 def test_an_empty_cell_leaves_an_end_open():
@@ -235,7 +296,7 @@ def test_what_cannot_be_is_said(everyday, pretrained):
             model=pretrained,
             samples=1,
         )
-    with pytest.raises(RecipeError, match=r"has no scorer.*scorer: gpt2"):
+    with pytest.raises(RecipeError, match=r"has no scorer.*scorer: openai-community/gpt2"):
         generate(Surprisal(word="cats", nats=[None, 1]), model=pretrained, samples=1)
     with pytest.raises(ModelError, match="no such model"):
         generate(Surprisal(word="cats", nats=[None, 1], scorer="no-such-folder"), model=pretrained, samples=1)
@@ -245,4 +306,4 @@ def test_what_cannot_be_is_said(everyday, pretrained):
 
 def test_a_model_with_a_scorer_may_be_named_for_it(everyday):
     for source in ("everyday", str(everyday.folder), str(everyday.folder / "scorer")):
-        assert load_reader(source) is scorer_of(everyday.folder)
+        assert load_word_reader(source) is scorer_of(everyday.folder)

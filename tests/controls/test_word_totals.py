@@ -31,6 +31,12 @@ def everyday():
     return from_pretrained("everyday")
 
 
+def test_a_control_forgets_the_model_before(everyday, pretrained):
+    control = Characters(20)
+    control.load_from(everyday)
+    assert drawn(pretrained, control, samples=2).success == 1.0
+
+
 @pytest.mark.parametrize("control", COUNTED)
 @pytest.mark.parametrize(("number", "tolerance"), [(12, 0), (20, 3)])
 def test_every_text_has_as_many(pretrained, control, number, tolerance):

@@ -50,8 +50,9 @@ def test_the_scorer_beside_the_model_is_the_default_and_may_be_given():
     pretrained = from_pretrained("e2e")
     own, given = nats_of(pretrained), nats_of(pretrained, pretrained.folder / "scorer")
     texts = ["The Eagle is a cheap pub .".split()]
-    assert own.unit == given.unit == PER_TOKEN
-    assert own(texts) == given(texts) > 0
+    named, beside = nats_of(pretrained, "e2e"), nats_of(pretrained, pretrained.folder)
+    assert {nats.unit for nats in (own, given, named, beside)} == {PER_TOKEN}
+    assert own(texts) == given(texts) == named(texts) == beside(texts) > 0
 
 
 def test_what_is_no_model_is_named(tmp_path, outside_model):
@@ -138,7 +139,7 @@ def test_a_second_scorer_that_nothing_asks_is_refused(outside_model):
 def test_a_run_is_told_from_one_with_another_second_scorer(outside_model):
     text = "model: e2e\ncandidates: 2\nrank_by: [fluency]\n"
     scorers = [
-        identity(read_recipe(text, "mine.yaml", more)[0], from_pretrained("e2e"))["scorer"]
-        for more in ([], [f"second_scorer={outside_model}"])
+        identity(read_recipe(text, "mine.yaml", more)[0], from_pretrained("e2e"))["files"]
+        for more in ([], [f"second_scorer={outside_model}"], [f"second_scorer={outside_model}", "candidates=1"])
     ]
-    assert len(set(scorers)) == 2
+    assert [list(files) for files in scorers] == [[], [str(outside_model)], []]

@@ -12,7 +12,7 @@ from dlmctl.errors import DataError, ModelError
 from dlmctl.metrics.lm_score import lm_score, mean_nats
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig, read_config, shipped_configs
-from dlmctl.training.initial_scorer import scorer_folder, start_scorer_from
+from dlmctl.training.initial_scorer import initial_folder, start_scorer_from
 from dlmctl.training.scorer import ScorerConfig, ScorerSizes, ScorerTask, build_scorer, train_scorer
 
 ANIMALS, PLACES = "cat dog hen owl fox".split(), "barn field lane wood".split()
@@ -142,7 +142,7 @@ def logits(scorer, tokenizer):
 @pytest.mark.parametrize("name", ["source", "source/scorer"])
 def test_it_starts_as_the_same_function_whatever_its_words_depth_and_length(saved, changes, name):
     made = random_scorer(NEW, seed=2, **changes)
-    start_scorer_from(made, NEW, scorer_folder(str(saved.parent / name)))
+    start_scorer_from(made, NEW, initial_folder(str(saved.parent / name)))
     torch.testing.assert_close(logits(made, NEW), logits(load_scorer(saved / "scorer")[0], OLD))
 
 
@@ -186,13 +186,13 @@ def test_what_does_not_fit_a_scorer_is_said(saved, changes, said):
 def test_a_model_without_a_scorer_is_said(saved):
     shutil.rmtree(saved / "scorer")
     with pytest.raises(ModelError, match="source: has no scorer"):
-        scorer_folder(str(saved))
+        initial_folder(str(saved))
 
 
 def test_the_configuration_that_goes_on_fits_the_scorer_of_everyday():
     config = read_config("scorer-finetune", ScorerConfig)
     words = from_pretrained("everyday").tokenizer
-    start_scorer_from(build_scorer(config.model, words), words, scorer_folder(config.init))
+    start_scorer_from(build_scorer(config.model, words), words, initial_folder(config.init))
 
 
 def test_a_folder_without_data_is_said(tmp_path):

@@ -11,16 +11,26 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.resolve import hub_files
+from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.vendors.a2d import A2D
 from dlmctl.checkpoint.vendors.declared import Shape, Vendor
 from dlmctl.checkpoint.vendors.decoder import NETWORK
 from dlmctl.checkpoint.vendors.dream import DREAM
+from dlmctl.checkpoint.vendors.encoder_folder import training_texts
 from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
 from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
 from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
-from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, without_memory
+from dlmctl.checkpoint.weights import (
+    PICKLED,
+    QUANTISED,
+    UNQUANTISED,
+    load_weights,
+    require_fit,
+    require_numbers,
+    without_memory,
+)
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import ModelError, first_validation_error, readable, short_message
@@ -77,6 +87,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, folder)
+    lengths = training_texts(settings, folder / "config.json").sentence_lengths
     config = TokenConfig(
         kind=vendor.name,
         vocab_size=len(tokenizer),
@@ -86,7 +97,8 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         predicts=vendor.predicts,
         sampler=vendor.sampler,
         ends=vendor.ends,
-        new_tokens=vendor.new_tokens,
+        new_tokens=max(1, len(lengths) - 1) if lengths else vendor.new_tokens,
+        sentence_lengths=lengths,
         never=[] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None],
     )
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
@@ -112,7 +124,7 @@ def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> No
 def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
     """Assign the weights of a checkpoint to a network that was built without values."""
     state: dict[str, Tensor] = {}
-    for name, tensor in load_weights(folder, stored=True).items():
+    for name, tensor in _stored_weights(folder, vendor).items():
         network_name = vendor.rename(name)
         if network_name is None:
             continue
@@ -165,6 +177,16 @@ def _in_one_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if len(kinds) == 1 and torch.float16 not in kinds:
         return state
     return {name: tensor.float() for name, tensor in state.items()}
+
+
+def _stored_weights(folder: Path, vendor: Vendor) -> dict[str, Tensor]:
+    """The weights of a checkpoint as stored. Many older encoders have no other file than one that torch saved."""
+    path = folder / PICKLED
+    if vendor.ends or not path.is_file() or any(folder.glob("model*.safetensors*")):
+        return load_weights(folder, stored=True)
+    state = read_torch_weights(path)
+    require_numbers(state, path)
+    return state
 
 
 def _rebuild_buffers(inner: PreTrainedModel) -> None:

@@ -86,7 +86,9 @@ class JointAutomata:
         unit: Literal["word", "token"] = "word",
         device: torch.device | str = "cpu",
     ) -> None:
-        for language, count, name in zip(languages, words, names, strict=True):
+        # Rows often share a language and a number of words.
+        rows = zip(languages, words, names, strict=True)
+        for language, count, name in {(id(row[0]), row[1]): row for row in rows}.values():
             require_length(language.automaton, count, longest, name, unit)
         self.languages, self.alphabet, self.names = list(languages), alphabet, list(names)
         self.unit = unit

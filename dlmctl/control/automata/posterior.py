@@ -1,10 +1,12 @@
 """Word distributions conditioned on automata: exact if words are independent given the model's marginals.
 
 Forward-backward over the states of an automaton (Rabiner 1989; for guidance of diffusion models "Diffinity",
-arXiv 2602.12468) and the arg max (Viterbi 1967; "DINGO", arXiv 2505.23061). Everything is computed in log space, so
-nothing underflows in float32, and for all rows and states at once. Positions are a loop that costs O(L S C) per row,
-for S states and C word classes; or, with few states, a tree (``scan``), which takes a few calls for any number of
-positions. In addition there is one pass over the ``[L, V]`` log-probabilities.
+arXiv 2602.12468) and the arg max (Viterbi 1967; "DINGO", arXiv 2505.23061), for all rows and states at once. With few
+states, all positions are one tree (``scan``), which takes a few calls for any number of them. Otherwise positions are a
+loop that costs O(L S C) per row, for S states and C word classes; on a CPU less, since it follows only the transitions
+that have a probability (``scaled``). The tree and the loop are in log space, so nothing underflows in float32;
+``scaled`` is in float64 and reports the rows where something might, which are then computed in log space. In addition
+there is one pass over the ``[L, V]`` log-probabilities.
 
 Arguments that all functions share:
     log_probs: ``[B, L, V]``, -inf for tokens that are not allowed at a position.
@@ -20,8 +22,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total
-from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
+from dlmctl.control.automata.class_sums import class_scores, class_tops
+from dlmctl.control.automata.scaled import forward_sums, is_worth_scaling, without_words
+from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total, most_numbers
+from dlmctl.control.automata.sums import log_sum
 from dlmctl.control.automata.transitions import Automata, Tables
 
 
@@ -30,7 +34,8 @@ class Inference(NamedTuple):
 
     Attributes:
         log_p: ``[B]``, log-probability that independently drawn words form a text of the language; -inf if impossible.
-        log_ratio: ``[B, N, C]``, log p(class | language) - log p(class) for each of the (at most) N words.
+        log_ratio: ``[B, N, C]``, log p(class | language) - log p(class) for each of the (at most) N words; of no
+            meaning for classes that are impossible there.
     """
 
     log_p: Tensor
@@ -47,16 +52,21 @@ def log_probability(
     ``complement``: its log-probability does not vanish where the language is nearly certain, as log(1 - p) would. -inf,
     without a gradient, where no text is possible.
     """
-    scores = _class_scores(_window(log_probs, words, first, most), automata)
-    sets = _sets_for_scan(automata, scores)
-    if sets is None:
-        return _backward(scores, automata, _within(words, scores))[0][:, 0]
-    return log_total(sets.matrices(scores, _within(words, scores)), automata.ends.to(scores.dtype))
+    scores = _scores(_window(log_probs, words, first, most), automata)
+    sets, within = _sets_for_scan(automata, scores), _within(words, scores)
+    if sets is not None:
+        return log_total(sets.matrices(scores, within), automata.ends.to(scores.dtype))
+    if not is_worth_scaling(scores, automata):
+        return _backward(scores, automata, within)[0][:, 0]
+    sums = forward_sums(scores, automata, within)
+    if bool(sums.holds.all()):
+        return sums.log_p.to(scores.dtype)
+    return torch.where(sums.holds, sums.log_p.to(scores.dtype), _backward(scores, automata, within)[0][:, 0])
 
 
 def log_probability_by_length(log_probs: Tensor, automata: Automata, longest: int) -> Tensor:
     """Log-probability ``[longest + 1]`` that n words drawn from ``log_probs [V]`` are in the language, by n."""
-    step_scores = automata.step_scores(_class_scores(log_probs[None, None], automata))[:, 0]
+    step_scores = automata.step_scores(_scores(log_probs[None, None], automata))[:, 0]
     ends = automata.ends.to(log_probs.dtype)
     forward = torch.full_like(ends, -torch.inf)
     forward[:, 0] = 0.0
@@ -75,10 +85,17 @@ def infer(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
             sets.matrices(scores, within), automata.ends.to(scores.dtype), sets.identity.to(scores.dtype)
         )
         without_word = automata.without_word(forward[:, : scores.shape[1]], backward[:, : scores.shape[1]])
-    else:
-        backwards = _backward(scores, automata, within)
-        log_p, without_word = backwards[0][:, 0], _without_words(scores, automata, within, backwards)
-    return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
+        return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
+    if not is_worth_scaling(scores, automata):
+        return _in_log_space(scores, automata, within)
+    sums = forward_sums(scores, automata, within)
+    log_ratio, holds = without_words(sums, automata)
+    scaled = Inference(sums.log_p.to(scores.dtype), automata.per_class(log_ratio.to(scores.dtype)))
+    if bool(holds.all()):
+        return scaled
+    exact = _in_log_space(scores, automata, within)
+    log_p = torch.where(holds, scaled.log_p, exact.log_p)
+    return Inference(log_p, torch.where(holds[:, None, None], scaled.log_ratio, exact.log_ratio))
 
 
 def condition(
@@ -98,11 +115,11 @@ def condition(
             probability to this power: 2 favours likelier positions. Words within a class keep their proportions.
     """
     window = _window(log_probs, words, first, most)
-    scores, within = _class_scores(window, automata), _within(words, window)
+    scores, within = _scores(window, automata), _within(words, window)
     inference = infer(scores * sharpness, automata, within)
     shift = inference.log_ratio + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
-    conditioned = window + _per_token(shift, automata)
-    return _replaced(log_probs, torch.where(_possible(inference.log_p, within), conditioned, window), first)
+    shift = torch.where(_possible(inference.log_p, within), shift, 0.0)
+    return _replaced(log_probs, window + _per_token(shift, automata), first)
 
 
 def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, most: int | None = None) -> Tensor:
@@ -112,7 +129,7 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
     A row whose language is impossible is unchanged.
     """
     window = _window(log_probs, words, first, most)
-    scores, within = _class_tops(window, automata), _within(words, window)
+    scores, within = class_tops(window, automata.classes, automata.width), _within(words, window)
     sets = _sets_for_scan(automata, scores)
     if isinstance(automata, Tables) and sets is not None:
         best, states = best_states(sets.matrices(scores, within, best=True), automata.ends.to(scores.dtype))
@@ -121,6 +138,13 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
         backwards = _backward(scores, automata, within, best=True)
         best, path = backwards[0][:, 0], _path(scores, backwards, automata, within)
     return _replaced(log_probs, _on_path(window, path, automata, _possible(best, within)), first)
+
+
+def _in_log_space(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
+    """Forward-backward word by word, in log space."""
+    backwards = _backward(scores, automata, within)
+    log_p, without_word = backwards[0][:, 0], _without_words(scores, automata, within, backwards)
+    return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
 
 
 def _backward(scores: Tensor, automata: Automata, within: Tensor, best: bool = False) -> list[Tensor]:
@@ -139,13 +163,14 @@ def _without_words(scores: Tensor, automata: Automata, within: Tensor, backwards
     """Log-probability of the text except for each word, ``[B, N, ...]``, as in ``Tables.without_word``."""
     forward = torch.full_like(backwards[0], -torch.inf)
     forward[:, 0] = 0.0
-    step_scores = automata.step_scores(scores)
-    without_words, is_word = list[Tensor](), within.unbind(1)
-    for at in range(scores.shape[1]):
-        without_words.append(automata.without_word(forward[:, None], backwards[at + 1][:, None]))
-        stepped = automata.step_forward(step_scores[:, at], forward)
-        forward = torch.where(is_word[at][:, None], stepped, forward)
-    return torch.cat(without_words, 1)
+    step_scores, forwards = automata.step_scores(scores), list[Tensor]()
+    for at, is_word in enumerate(within.unbind(1)):
+        forwards.append(forward)
+        forward = torch.where(is_word[:, None], automata.step_forward(step_scores[:, at], forward), forward)
+    # As many words at once as fit, for fewer calls.
+    size = max(1, most_numbers(scores.device) // (len(scores) * automata.transitions))
+    pieces = (torch.stack(values, 1).split(size, 1) for values in (forwards, backwards[1:]))
+    return torch.cat([automata.without_word(*piece) for piece in zip(*pieces, strict=True)], 1)
 
 
 def _path(scores: Tensor, backwards: list[Tensor], automata: Automata, within: Tensor) -> Tensor:
@@ -185,23 +210,14 @@ def _window(log_probs: Tensor, words: Tensor, first: int, most: int | None = Non
     return log_probs[:, first : first + (int(words.max()) if most is None else most)]
 
 
-def _class_scores(window: Tensor, automata: Automata) -> Tensor:
+def _scores(window: Tensor, automata: Automata) -> Tensor:
     """Log-probabilities ``[B, N, C]`` of the classes, summed over the words of ``window [B, N, V]``."""
-    return scatter_log_sum(window, _expanded(automata.classes, window), automata.width)
-
-
-def _class_tops(window: Tensor, automata: Automata) -> Tensor:
-    """Log-probabilities ``[B, N, C]`` of the likeliest word of each class."""
-    return scatter_top(window, _expanded(automata.classes, window), automata.width)
+    return class_scores(window, automata.classes, automata.width)
 
 
 def _per_token(values: Tensor, automata: Automata) -> Tensor:
     """Values ``[B, N, C]`` of classes, for each token: ``[B, N, V]``."""
     return values.gather(2, automata.classes[:, None].expand(-1, values.shape[1], -1))
-
-
-def _expanded(classes: Tensor, window: Tensor) -> Tensor:
-    return classes[:, None].expand_as(window)
 
 
 def _replaced(whole: Tensor, window: Tensor, first: int) -> Tensor:

@@ -90,8 +90,10 @@ def lengths(automaton: Automaton, longest: int) -> Bools:
     states = np.array([0])
     for count in range(longest + 1):
         is_possible[count] = automaton.accepting[states].any()
-        states = np.unique(automaton.table[states])
-        states = states[states != DEAD]
+        # DEAD is the last.
+        is_reached = np.zeros(len(automaton.table) + 1, dtype=bool)
+        is_reached[automaton.table[states]] = True
+        states = np.flatnonzero(is_reached[:-1])
     return is_possible
 
 

@@ -24,6 +24,11 @@ MOST_CPU, MOST = 1 << 15, 1 << 27
 MOST_STATES = 128
 
 
+def most_numbers(device: torch.device) -> int:
+    """The most numbers in the largest tensor of inference over several words at once."""
+    return MOST_CPU if device.type == "cpu" else MOST
+
+
 class Sets(NamedTuple):
     """The sets of classes that lead from state to state.
 
@@ -41,7 +46,7 @@ class Sets(NamedTuple):
         """Whether texts of ``words`` words are processed at once, judged by its cost."""
         rows, sets, set_size = self.member.shape
         numbers = rows * _power_of_two(words) * max(len(self.identity) ** 3 // 2, sets * set_size)
-        return numbers <= (MOST_CPU if self.member.device.type == "cpu" else MOST)
+        return numbers <= most_numbers(self.member.device)
 
     def matrices(self, scores: Tensor, within: Tensor, best: bool = False) -> Tensor:
         """The transition matrices ``[B, P, S, S]`` in log space: log-probability to get from state to state by a word.

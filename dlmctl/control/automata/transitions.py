@@ -1,8 +1,8 @@
 """The automata of a batch as tensors, and the steps of inference over one word or token: with tables or with edges.
 
-A table ``[S, C]`` is fast while it is small. An automaton over tokens has thousands of states and hundreds of classes,
-but each state has few successors, and the same sets of classes label many edges: then the classes are summed once for
-each set, at all positions together, and a step only visits the edges.
+A table ``[S, C]`` is fast while it is small or full. An automaton over tokens has thousands of states and hundreds of
+classes, but each state has few successors, and the same sets of classes label many edges: then the classes are summed
+once for each set, at all positions together, and a step only visits the edges.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dlmctl.control.automata.arcs import Arcs
 from dlmctl.control.automata.dfa import DEAD, Automaton, Ints
+from dlmctl.control.automata.edges import EdgeList, Edges, edges_of
 from dlmctl.control.automata.scan import MOST_STATES, Sets
-from dlmctl.control.automata.sums import log_sum, scatter_log_sum, scatter_top
+from dlmctl.control.automata.sums import log_sum, scatter_log_sum
 
-# Number of cells of a table from which edges are faster.
-LARGE = 1 << 16
+# Edges are faster for a table of at least so many cells, if there are so many cells to each edge.
+LARGE, SPARSE = 1 << 16, 2
 
 
 class Tables(NamedTuple):
@@ -43,6 +45,11 @@ class Tables(NamedTuple):
         """The number of classes C."""
         return self.table.shape[2]
 
+    @property
+    def transitions(self) -> int:
+        """The number of transitions of a row, with those that are missing."""
+        return self.table[0].numel()
+
     def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
         """The scores that steps take, from class scores ``[B, N, C]``: for sums over classes, or for the best class."""
         return scores
@@ -56,6 +63,32 @@ class Tables(NamedTuple):
         """Forward log-probabilities ``[B, S]`` after a word with ``step_scores [B, ...]``, from those before it."""
         terms = (forward[:, :, None] + scores[:, None]).flatten(1)
         return scatter_log_sum(terms, self.table.flatten(1), forward.shape[1])
+
+    def arcs(self, forward: Tensor, scores: Tensor) -> list[Arcs]:
+        """The transitions by a word with ``step_scores [B, ...]``, from the states with a probability in ``forward``.
+
+        Where more than one class is possible, they are those of all classes. Waits for a GPU.
+        """
+        states, width = self.table.shape[1:]
+        alive = forward.view(-1).nonzero()[:, 0]
+        row = alive // states
+        # The first state of the row; an automaton that is the same for all rows is not copied.
+        start = row * states
+        table, state = (
+            (self.table[0], alive - start) if self.table.stride(0) == 0 else (self.table.flatten(0, 1), alive)
+        )
+        arcs = list[Arcs]()
+        is_open = ((scores > -torch.inf).sum(1) > 1).index_select(0, row)
+        if len(at := is_open.nonzero()[:, 0]):
+            target = table.index_select(0, state.index_select(0, at)).add_(start.index_select(0, at)[:, None])
+            # 32 bits are faster to look up, and enough for any batch.
+            arcs.append(Arcs(alive.index_select(0, at), target.int(), row.index_select(0, at)))
+        if len(at := (~is_open).nonzero()[:, 0]):
+            only_class = scores.argmax(1).index_select(0, row)
+            cell, label = ((ids * width + only_class).index_select(0, at) for ids in (state, row))
+            target = table.view(-1).index_select(0, cell).add_(start.index_select(0, at))
+            arcs.append(Arcs(alive.index_select(0, at), target[:, None], label))
+        return arcs
 
     def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
         """Log-probability of the text except for each word, ``[B, N, ...]``; ``per_class`` maps it to classes.
@@ -89,62 +122,6 @@ class Tables(NamedTuple):
         return scores.masked_fill(successors != states[:, 1:, None], -torch.inf).argmax(2)
 
 
-class Edges(NamedTuple):
-    """The automata of a batch as edge lists; as ``Tables``, but a step costs the number of edges.
-
-    Attributes:
-        classes: ``[B, V]``, the class of each token.
-        ends: ``[B, S]``, 0 where a text may end, else -inf.
-        source, target, group: ``[B, E]``, the states of each edge, and the group (set) of classes that label it.
-        member, of: ``[B, M]``, the memberships: a class, and a group that it is in.
-        groups: the number of groups; the last one is empty, for rows with fewer edges than others.
-        width: the number of classes C.
-    """
-
-    classes: Tensor
-    ends: Tensor
-    source: Tensor
-    target: Tensor
-    group: Tensor
-    member: Tensor
-    of: Tensor
-    groups: int
-    width: int
-
-    def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
-        index = self.of[:, None].expand(-1, scores.shape[1], -1)
-        values = scores.gather(2, self.member[:, None].expand_as(index))
-        by_group = scatter_top(values, index, self.groups) if best else scatter_log_sum(values, index, self.groups)
-        # The last group belongs to the padding of the edges, which must have probability 0.
-        return torch.cat([by_group[..., :-1], torch.full_like(by_group[..., -1:], -torch.inf)], -1)
-
-    def step_backward(self, scores: Tensor, backward: Tensor, best: bool) -> Tensor:
-        terms = scores.gather(1, self.group) + backward.gather(1, self.target)
-        states = backward.shape[1]
-        return scatter_top(terms, self.source, states) if best else scatter_log_sum(terms, self.source, states)
-
-    def step_forward(self, scores: Tensor, forward: Tensor) -> Tensor:
-        terms = forward.gather(1, self.source) + scores.gather(1, self.group)
-        return scatter_log_sum(terms, self.target, forward.shape[1])
-
-    def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
-        source, target, group = (
-            index[:, None].expand(-1, backward.shape[1], -1) for index in (self.source, self.target, self.group)
-        )
-        return scatter_log_sum(forward.gather(2, source) + backward.gather(2, target), group, self.groups)
-
-    def per_class(self, values: Tensor) -> Tensor:
-        index = self.member[:, None].expand(-1, values.shape[1], -1)
-        return scatter_log_sum(values.gather(2, self.of[:, None].expand_as(index)), index, self.width)
-
-    def best_step(self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
-        terms = step_scores.gather(1, self.group) + backward.gather(1, self.target)
-        edge = terms.masked_fill(self.source != state[:, None], -torch.inf).argmax(1, keepdim=True)
-        in_group = self.of == self.group.gather(1, edge)
-        member = scores.gather(1, self.member).masked_fill(~in_group, -torch.inf).argmax(1, keepdim=True)
-        return self.member.gather(1, member)[:, 0], self.target.gather(1, edge)[:, 0]
-
-
 Automata = Tables | Edges
 
 
@@ -155,20 +132,28 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
     width = max(automaton.table.shape[1] for automaton in distinct)
     indices = {id(automaton): index for index, automaton in enumerate(distinct)}
     rows = [indices[id(automaton)] for automaton in automata]
-    if states * width < LARGE:
-        classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
-        return Tables(classes, table, ends, _sets(distinct, states, width, rows, device))
-    edge_lists = [_edges(automaton.table) for automaton in distinct]
+    largest = max(distinct, key=lambda automaton: automaton.table.size)
+    if states * width >= LARGE and SPARSE * len(edges_of(largest.table).source) <= states * width:
+        return _stacked_edges(distinct, states, width, rows, device)
+    classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
+    return Tables(classes, table, ends, _sets(distinct, states, width, rows, device))
+
+
+def _stacked_edges(
+    automata: Sequence[Automaton], states: int, width: int, rows: Sequence[int], device: torch.device | str
+) -> Edges:
+    edge_lists = [edges_of(automaton.table) for automaton in automata]
     edges, members, groups = _largest_sizes(edge_lists)
     arrays = list[tuple[npt.NDArray[Any], ...]]()
-    for automaton, edge_list in zip(distinct, edge_lists, strict=True):
+    for automaton, edge_list in zip(automata, edge_lists, strict=True):
         classes_, _, ends_ = _padded(automaton, states, 1)
         # No edge reaches the padding states, and the last group is empty.
         source_, target_ = (_filled(ids, edges, states - 1) for ids in (edge_list.source, edge_list.target))
         group_, of_ = _filled(edge_list.group, edges, groups), _filled(edge_list.of, members, groups)
-        arrays.append((classes_, ends_, source_, target_, group_, _filled(edge_list.member, members, 0), of_))
-    classes, ends, source, target, group, member, of = _batched(arrays, rows, device)
-    return Edges(classes, ends, source, target, group, member, of, groups + 1, width)
+        first_, member_ = np.searchsorted(source_, np.arange(states + 1)), _filled(edge_list.member, members, 0)
+        arrays.append((classes_, ends_, source_, target_, group_, first_, member_, of_))
+    classes, ends, source, target, group, first, member, of = _batched(arrays, rows, device)
+    return Edges(classes, ends, source, target, group, first, member, of, groups + 1, width)
 
 
 def _sets(
@@ -177,7 +162,7 @@ def _sets(
     """The sets of classes that lead from state to state, padded to the largest; None if there are too many."""
     if states > MOST_STATES:
         return None
-    edge_lists = [_edges(automaton.table) for automaton in automata]
+    edge_lists = [edges_of(automaton.table) for automaton in automata]
     groups = _largest_sizes(edge_lists)[2]
     set_size = max(int(np.bincount(edge_list.of).max(initial=1)) for edge_list in edge_lists)
     if (groups + 1) * set_size > LARGE:
@@ -195,7 +180,7 @@ def _sets(
     return Sets(member, set_between, identity)
 
 
-def _largest_sizes(edge_lists: Sequence[_Edges]) -> tuple[int, int, int]:
+def _largest_sizes(edge_lists: Sequence[EdgeList]) -> tuple[int, int, int]:
     """The most edges, memberships and groups of several automata."""
     edges, members, groups = (max(sizes) for sizes in zip(*(edges.sizes for edges in edge_lists), strict=True))
     return edges, members, groups
@@ -220,37 +205,6 @@ def _padded(automaton: Automaton, states: int, width: int) -> tuple[Ints, Ints, 
     ends = np.full(states, -np.inf, dtype=np.float32)
     ends[:rows][automaton.accepting] = 0.0
     return automaton.classes, table, ends
-
-
-class _Edges(NamedTuple):
-    """The edges of one automaton; attributes as in ``Edges``."""
-
-    source: Ints
-    target: Ints
-    group: Ints
-    member: Ints
-    of: Ints
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """The numbers of edges, memberships and groups."""
-        return len(self.source), len(self.member), int(self.of.max(initial=-1)) + 1
-
-
-def _edges(table: Ints) -> _Edges:
-    """The edges of a table, and the distinct groups of classes that label them."""
-    source, symbol = np.nonzero(table != DEAD)
-    pairs, edge = np.unique(source * len(table) + table[source, symbol], return_inverse=True)
-    # Groups are identified by a sum of random numbers, one for each class: a collision among 2^63 is very unlikely.
-    weights = np.random.default_rng(0).integers(0, 1 << 62, size=(table.shape[1],))
-    hashes: Ints = np.zeros(len(pairs), dtype=np.int64)
-    np.add.at(hashes, edge, weights[symbol])
-    _, first_edge, group = np.unique(hashes, return_index=True, return_inverse=True)
-    # The members of a group are listed by its first edge.
-    group_listed: Ints = np.full(len(pairs), -1)
-    group_listed[first_edge] = np.arange(len(first_edge))
-    is_listed = group_listed[edge] >= 0
-    return _Edges(pairs // len(table), pairs % len(table), group, symbol[is_listed], group_listed[edge][is_listed])
 
 
 def _filled(values: Ints, size: int, value: int) -> Ints:

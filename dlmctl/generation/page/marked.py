@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import NamedTuple
 
 from dlmctl.control.check import Mark
-from dlmctl.text.spelling import plain
+from dlmctl.text.spelling import spans_in_text
 
 # Most rows below the words, and most characters of a label: nobody reads more.
 MAX_ROWS, MAX_LABEL = 12, 60
@@ -96,17 +97,13 @@ def _shortened(label: str) -> str:
 
 def _split_text(text: str, words: Sequence[str]) -> list[str] | None:
     """Each word with the space that follows it in the text; None if the text does not consist of these words."""
-    pieces: list[str] = []
-    at = 0
-    for word in map(plain, words):
-        start = text.find(word, at)
-        if start < 0 or text[at:start].strip():
+    starts, end = [], 0
+    for span in spans_in_text(words, text):
+        if span is None or text[end : span[0]].strip():
             return None
-        if pieces:
-            pieces[-1] += text[at:start]
-        pieces.append(word)
-        at = start + len(word)
-    return pieces
+        starts.append(span[0])
+        end = span[1]
+    return [text[start:after] for start, after in pairwise([*starts, end])]
 
 
 def _underlined(piece: str, at: int, marks: Sequence[tuple[str, Mark]]) -> str:

@@ -1,0 +1,26 @@
+"""What reads texts: the scorer of a model, or any causal language model of Hugging Face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
+from dlmctl.annotators.scorer import Judge, load_scorer
+from dlmctl.checkpoint.scorer import scorer_folder
+
+Reader = Judge | CausalLM
+"""A scorer with its tokeniser, or a causal language model of Hugging Face with its own."""
+
+
+def load_reader(source: str | Path) -> Reader:
+    """A scorer or a causal language model, by folder or by name.
+
+    Args:
+        source: in any form that ``resolve`` accepts: a scorer, a model that has one, or a model of
+            Hugging Face.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+    """
+    folder = scorer_folder(source)
+    return load_causal(str(source)) if is_causal_model(folder) else load_scorer(folder)

@@ -1,0 +1,88 @@
+"""Folders of encoders that were trained on with dlmctl: those of ``transformers``, with the lengths of their texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from dlmctl.checkpoint.vendors.declared import Sizes
+from dlmctl.checkpoint.vendors.masked_encoders import ENCODERS
+from dlmctl.checkpoint.weights import staged, write_shards
+from dlmctl.diffusion.tokens import TokenLM
+from dlmctl.errors import ModelError, first_validation_error
+from dlmctl.models.masked_encoder import MaskedEncoder
+from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer, read_tokenizer
+from dlmctl.text.files import read_object
+
+# Bytes of tensors in one file, as in transformers.
+SHARD_BYTES = 5 * 10**9
+# The key of ``config.json`` under which the lengths are; other programs ignore it.
+TEXTS = "dlmctl_texts"
+Number = Annotated[int, Field(strict=True, ge=0)]
+
+
+class TrainingTexts(Sizes):
+    """What an encoder was trained on.
+
+    Attributes:
+        sentence_lengths: the number of texts by their number of tokens, from 0.
+    """
+
+    sentence_lengths: Annotated[list[Number], Field(max_length=1_000_000)] = []
+
+
+def training_texts(settings: Mapping[str, Any], path: Path) -> TrainingTexts:
+    """What a ``config.json`` says of the training texts; nothing if the model was not trained with dlmctl.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    try:
+        return TrainingTexts.model_validate(settings.get(TEXTS, {}))
+    except ValidationError as error:
+        raise ModelError(f"{TEXTS}.{first_validation_error(error)}", where=str(path)) from None
+
+
+def is_encoder(settings: Mapping[str, Any]) -> bool:
+    """Whether a ``config.json`` is that of an encoder."""
+    return settings.get("model_type") in ENCODERS
+
+
+def encoder_tokenizer(folder: Path) -> CheckpointTokenizer | None:
+    """The tokenizer of the encoder in a folder; None if there is something else.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    if not (folder / "config.json").is_file():
+        return None
+    settings = read_object(folder / "config.json")
+    if not is_encoder(settings):
+        return None
+    return read_tokenizer(folder, "gpt2", None, ENCODERS[settings["model_type"]].roles)
+
+
+def save_encoder(model: TokenLM, tokenizer: CheckpointTokenizer, folder: Path, sentence_lengths: Sequence[int]) -> None:
+    """Write an encoder as ``transformers`` does, so that both read it.
+
+    Args:
+        sentence_lengths: as in ``TrainingTexts``.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    assert isinstance(model.network, MaskedEncoder)
+    network = model.network.network
+    state = {name: weight for name, weight in network.state_dict().items() if name not in network.all_tied_weights_keys}
+    network.config.architectures = [type(network).__name__]
+    with staged(folder) as staging:
+        write_shards(state, staging, limit=SHARD_BYTES)
+        network.config.save_pretrained(staging)
+        tokenizer.inner.save_pretrained(staging)
+        path = staging / "config.json"
+        settings = {**read_object(path), TEXTS: {"sentence_lengths": list(sentence_lengths)}}
+        path.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")

@@ -1,0 +1,133 @@
+"""The automata of a batch as edge lists: from a state to another one, by any class of a group."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlmctl.control.automata.arcs import Arcs
+from dlmctl.control.automata.dfa import DEAD, Ints
+from dlmctl.control.automata.sums import scatter_log_sum, scatter_top
+
+
+class Edges(NamedTuple):
+    """The automata of a batch as edge lists; as ``Tables``, but a step costs the number of edges.
+
+    Attributes:
+        classes: ``[B, V]``, the class of each token.
+        ends: ``[B, S]``, 0 where a text may end, else -inf.
+        source, target, group: ``[B, E]``, the states of each edge, and the group (set) of classes that label it; by
+            source.
+        first: ``[B, S + 1]``, the first edge of each state.
+        member, of: ``[B, M]``, the memberships: a class, and a group that it is in.
+        groups: the number of groups; the last one is empty, for rows with fewer edges than others.
+        width: the number of classes C.
+    """
+
+    classes: Tensor
+    ends: Tensor
+    source: Tensor
+    target: Tensor
+    group: Tensor
+    first: Tensor
+    member: Tensor
+    of: Tensor
+    groups: int
+    width: int
+
+    @property
+    def transitions(self) -> int:
+        return self.source.shape[1]
+
+    def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
+        index = self.of[:, None].expand(-1, scores.shape[1], -1)
+        values = scores.gather(2, self.member[:, None].expand_as(index))
+        by_group = scatter_top(values, index, self.groups) if best else scatter_log_sum(values, index, self.groups)
+        # The last group belongs to the padding of the edges, which must have probability 0.
+        return torch.cat([by_group[..., :-1], torch.full_like(by_group[..., -1:], -torch.inf)], -1)
+
+    def step_backward(self, scores: Tensor, backward: Tensor, best: bool) -> Tensor:
+        terms = scores.gather(1, self.group) + backward.gather(1, self.target)
+        states = backward.shape[1]
+        return scatter_top(terms, self.source, states) if best else scatter_log_sum(terms, self.source, states)
+
+    def step_forward(self, scores: Tensor, forward: Tensor) -> Tensor:
+        terms = forward.gather(1, self.source) + scores.gather(1, self.group)
+        return scatter_log_sum(terms, self.target, forward.shape[1])
+
+    def arcs(self, forward: Tensor, scores: Tensor) -> list[Arcs]:
+        states, groups = forward.shape[1], scores.shape[1]
+        alive = forward.view(-1).nonzero()[:, 0]
+        row = alive // states
+        count = self.first.diff(dim=1)[row, alive - row * states]
+        # The edges of a state follow each other.
+        start = self.first[row, alive - row * states] - count.cumsum(0) + count
+        edge = start.repeat_interleave(count)
+        edge += torch.arange(len(edge), device=edge.device)
+        row = row.repeat_interleave(count)
+        label = row * groups + _of_rows(self.group, row, edge)
+        at = (scores.view(-1).index_select(0, label) > -torch.inf).nonzero()[:, 0]
+        source, row, edge, label = (
+            ids.index_select(0, at) for ids in (alive.repeat_interleave(count), row, edge, label)
+        )
+        target = row * states + _of_rows(self.target, row, edge)
+        # 32 bits are faster to look up, and enough for any batch.
+        return [Arcs(source, target[:, None].int(), label)]
+
+    def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
+        source, target, group = (
+            index[:, None].expand(-1, backward.shape[1], -1) for index in (self.source, self.target, self.group)
+        )
+        return scatter_log_sum(forward.gather(2, source) + backward.gather(2, target), group, self.groups)
+
+    def per_class(self, values: Tensor) -> Tensor:
+        index = self.member[:, None].expand(-1, values.shape[1], -1)
+        return scatter_log_sum(values.gather(2, self.of[:, None].expand_as(index)), index, self.width)
+
+    def best_step(self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
+        terms = step_scores.gather(1, self.group) + backward.gather(1, self.target)
+        edge = terms.masked_fill(self.source != state[:, None], -torch.inf).argmax(1, keepdim=True)
+        in_group = self.of == self.group.gather(1, edge)
+        member = scores.gather(1, self.member).masked_fill(~in_group, -torch.inf).argmax(1, keepdim=True)
+        return self.member.gather(1, member)[:, 0], self.target.gather(1, edge)[:, 0]
+
+
+def _of_rows(values: Tensor, row: Tensor, at: Tensor) -> Tensor:
+    """``values[row, at]`` of ``[B, M]``; if all rows are one tensor, it is not copied."""
+    if values.stride(0) == 0:
+        return values[0].index_select(0, at)
+    return values.view(-1).index_select(0, row * values.shape[1] + at)
+
+
+class EdgeList(NamedTuple):
+    """The edges of one automaton; attributes as in ``Edges``."""
+
+    source: Ints
+    target: Ints
+    group: Ints
+    member: Ints
+    of: Ints
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """The numbers of edges, memberships and groups."""
+        return len(self.source), len(self.member), int(self.of.max(initial=-1)) + 1
+
+
+def edges_of(table: Ints) -> EdgeList:
+    """The edges of a table, and the distinct groups of classes that label them."""
+    source, symbol = np.nonzero(table != DEAD)
+    pairs, edge = np.unique(source * len(table) + table[source, symbol], return_inverse=True)
+    # Groups are identified by a sum of random numbers, one for each class: a collision among 2^63 is very unlikely.
+    weights = np.random.default_rng(0).integers(0, 1 << 62, size=(table.shape[1],))
+    hashes: Ints = np.zeros(len(pairs), dtype=np.int64)
+    np.add.at(hashes, edge, weights[symbol])
+    _, first_edge, group = np.unique(hashes, return_index=True, return_inverse=True)
+    # The members of a group are listed by its first edge.
+    group_listed: Ints = np.full(len(pairs), -1)
+    group_listed[first_edge] = np.arange(len(first_edge))
+    is_listed = group_listed[edge] >= 0
+    return EdgeList(pairs // len(table), pairs % len(table), group, symbol[is_listed], group_listed[edge][is_listed])

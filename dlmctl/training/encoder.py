@@ -1,0 +1,101 @@
+"""Training a masked language model of ``transformers`` on as a diffusion model of one's own texts.
+
+BERT and its kin learned to fill in few masks. With any share of their tokens masked, as in the bound of masked
+diffusion, they learn to write whole texts, in far fewer steps than a network without knowledge of the language
+(DiffusionBERT, He et al. 2023, arXiv 2211.15029).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.checkpoint.vendors.encoder_folder import save_encoder
+from dlmctl.datasets.dataset import load_splits
+from dlmctl.diffusion.layout import SPECIAL
+from dlmctl.diffusion.tokens import TokenLM
+from dlmctl.errors import DataError, ModelError
+from dlmctl.models.masked_encoder import MaskedEncoder
+from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
+from dlmctl.text.tokenizer import same_encoding
+from dlmctl.training.config import LoopConfig
+from dlmctl.training.masked import MaskedTask, refuse_blocks
+from dlmctl.training.training_text import EarlierText, save_training_text
+
+
+class EncoderSettings(BaseModel):
+    """The user's settings for an encoder that is trained on; its sizes are its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    family: Literal["encoder"] = "encoder"
+    length: int = Field(default=64, gt=2, le=65536, description="longest sequence in positions, START and END included")
+    objective: Literal["count", "time"] = Field(
+        default="count",
+        description="count: k of the n tokens are masked, k uniform, weight n / k; time: each with probability t, "
+        "weight 1 / t",
+    )
+    lengths: ClassVar[Literal["data", "model"]] = "data"
+
+
+class EncoderTrainingConfig(BaseModel):
+    """A configuration file of ``dlmctl train lm`` with ``model.family: encoder``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: EncoderSettings = Field(description="method of the model")
+    init: str = Field(description="the encoder, by folder or hub name: BERT, RoBERTa, ModernBERT and others")
+    loop: LoopConfig
+
+
+class EncoderTask(MaskedTask):
+    """An encoder and a data set prepared with its tokenizer, for the training loop.
+
+    Args:
+        data: folder of a prepared data set with the splits ``train`` and ``valid``, one text a row.
+
+    Raises:
+        DataError: ``data`` is not a data set, is packed in blocks, or was prepared with another tokenizer.
+        ModelError: the model that ``config.init`` names does not exist, or is no encoder or too short.
+    """
+
+    config: EncoderTrainingConfig  # type: ignore[assignment]  # has what a masked task reads of it
+
+    def __init__(self, config: EncoderTrainingConfig, data: Path) -> None:
+        self.config, self.tags = config, None
+        self.train, self.valid, self.tokenizer = load_splits(data)
+        refuse_blocks(self.train, self.tokenizer.start_id, data)
+        self.source, self.encoder = None, from_pretrained(config.init)
+        model = self.encoder.model
+        if not (isinstance(model, TokenLM) and isinstance(model.network, MaskedEncoder)):
+            remedy = "Set model.family to masked or gaussian for models trained with dlmctl."
+            raise ModelError("is not an encoder such as BERT.", where=config.init, remedy=remedy)
+        if not same_encoding(self.tokenizer, self.encoder.tokenizer):
+            remedy = f"Prepare it with --vocabulary {config.init}"
+            what = "was prepared with another tokenizer than that of the encoder."
+            raise DataError(what, where=str(data), remedy=remedy)
+        if config.model.length > model.config.length:
+            what = f"length is {config.model.length}, but the encoder has {model.config.length} positions."
+            raise ModelError(what, where="model.length")
+        torch.manual_seed(config.loop.seed)
+        for weight in model.parameters():  # as stored, perhaps in half precision, and in the memory of the file
+            weight.data = weight.data.float().clone()
+        counts = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None)).tolist()
+        model.config = model.config.model_copy(update={"sentence_lengths": counts, "new_tokens": len(counts) - 1})
+        self.model = model.requires_grad_(True)  # type: ignore[assignment]
+        self.earlier = EarlierText.of(self.encoder.folder)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write a trained encoder with its tokenizer and the facts of its training text."""
+        trained, tokenizer = cast("TokenLM", model), cast("CheckpointTokenizer", self.encoder.tokenizer)
+        save_encoder(trained, tokenizer, folder, trained.config.sentence_lengths)
+        save_training_text(self.train, tokenizer, folder, self.earlier)
+
+    def samples(self, model: nn.Module) -> list[str]:
+        return self.texts_of(Pretrained(cast("TokenLM", model), self.encoder.tokenizer, Path()))
