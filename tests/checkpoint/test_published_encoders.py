@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 import dlmctl
 from controls import Contains, Infill
+from dlmctl.checkpoint.vendors.encoder_folder import save_encoder
+from dlmctl.checkpoint.weights import PICKLED
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
 from dlmctl.errors import ModelError
@@ -121,6 +123,30 @@ def test_tied_weights_under_the_other_name_or_with_other_values(tmp_path):
         again = reference(torch.tensor([[5, 6, 7, 8, 9]])).logits[..., 6:19]
     assert not torch.allclose(wanted, again, atol=0.1)
     assert torch.allclose(logits(folder), again, atol=1e-4)
+    model = dlmctl.load(folder)
+    save_encoder(model.model, model.tokenizer, tmp_path / "saved", [0, 1])
+    assert torch.equal(logits(tmp_path / "saved"), logits(folder))
+
+
+def saved_by_torch(folder, **changed):
+    """The folder with its weights in a file of torch."""
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save({**{name: torch.nn.Parameter(tensor) for name, tensor in state.items()}, **changed}, folder / PICKLED)
+    return folder
+
+
+@pytest.mark.filterwarnings("error:.*requires_grad")
+def test_parameters_that_torch_saved_are_read_without_a_warning(tmp_path):
+    folder = write_encoder(tmp_path / "bert", "bert")
+    wanted = logits(folder)
+    assert torch.equal(logits(saved_by_torch(folder)), wanted)
+
+
+def test_a_small_file_of_torch_holds_no_huge_tensor(tmp_path):
+    huge = {"bert.embeddings.word_embeddings.weight": torch.ones(1).expand(10**6, 10**6)}
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin: the tensor 'bert\.emb.*repeats its values"):
+        dlmctl.load(saved_by_torch(write_encoder(tmp_path / "bert", "bert"), **huge))
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
     network.load_state_dict(state, strict=False, assign=True)
     if inner is None:
         return
+    inner.all_tied_weights_keys = tied
     for name, source in tied.items():
         module, _, parameter = name.rpartition(".")
         inner.get_submodule(module).register_parameter(parameter, inner.get_parameter(source))
