@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 import dlmctl
 from controls import Contains, Infill
+from dlmctl.checkpoint.resolve import PICKLED
 from dlmctl.checkpoint.vendors.encoder_folder import save_encoder
-from dlmctl.checkpoint.weights import PICKLED
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
 from dlmctl.errors import ModelError

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.resolve import hub_files
+from dlmctl.checkpoint.resolve import PICKLED, hub_files
 from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.vendors.a2d import A2D
 from dlmctl.checkpoint.vendors.declared import Shape, Vendor
@@ -23,7 +23,6 @@ from dlmctl.checkpoint.vendors.llada import LLADA
 from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
 from dlmctl.checkpoint.weights import (
-    PICKLED,
     QUANTISED,
     UNQUANTISED,
     load_weights,
