@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
-from dlmctl.checkpoint.weights import PICKLED
 from dlmctl.errors import ModelError, did_you_mean, short_message
 from dlmctl.text.files import read_object
 
+# The weights of small models of transformers before safetensors.
+PICKLED = "pytorch_model.bin"
 # The folder of a model's scorer, in the folder of the model.
 SCORER = "scorer"
 # Seconds to wait for the hub's answer; without a network some name servers never answer.

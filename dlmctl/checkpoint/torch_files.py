@@ -42,7 +42,10 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
         if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
             what = f"the tensor {name!r} is not a dense tensor: it is sparse, quantized or without values."
             raise ModelError(what, where=str(path), remedy="Save it as an ordinary tensor.")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        if tensor.nbytes > tensor.untyped_storage().nbytes():  # a few bytes in the file, and any number to compute with
+            what = f"the tensor {name!r} repeats its values: it has {tensor.nbytes:,} bytes, and the file fewer."
+            raise ModelError(what, where=str(path), remedy="Save it as an ordinary tensor.")
+    return {name.removeprefix("module."): tensor.detach() for name, tensor in state.items()}
 
 
 def _check_sums(path: Path) -> None:

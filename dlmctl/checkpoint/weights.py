@@ -20,14 +20,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dlmctl.checkpoint.resolve import PICKLED
 from dlmctl.errors import ModelError, UserError, short_message
 from dlmctl.text.files import flush_to_disk, read_object, require_file
 
 # Leaves room for the header within the 16 MiB that git hosts and slow links can handle.
 MAX_SHARD_BYTES = 15 * 2**20
 SAVE_AGAIN = "Save or download the model again."
-# The weights of small models of transformers before safetensors.
-PICKLED = "pytorch_model.bin"
 CONVERT = f"{PICKLED} is read for encoders only. Load the model with transformers and `save_pretrained` it."
 QUANTISED, UNQUANTISED = "quantised weights cannot be read.", "Use the model in bfloat16, float16 or float32."
 

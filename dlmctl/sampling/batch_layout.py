@@ -64,7 +64,7 @@ def on_positions(plan: Plan, layout: Layout) -> Layout:
     return layout
 
 
-def new_tokens(plan: Plan) -> int:
+def _new_tokens(plan: Plan) -> int:
     """The most tokens of a text of a checkpoint, after its prompt."""
     config = plan.pretrained.model.config
     assert isinstance(config, TokenConfig)
@@ -77,7 +77,7 @@ def _checkpoint_layout(plan: Plan, draw: Draw) -> Layout:
     model = plan.pretrained.model
     prompt_tokens = len(plan.prompt.text(draw.sample)) if plan.prompt is not None else 0
     canvas = model.canvas if isinstance(model, CanvasLM) else None
-    most = new_tokens(plan) if canvas is None else canvas.positions
+    most = _new_tokens(plan) if canvas is None else canvas.positions
     is_settled = isinstance(model, TokenLM) and not model.config.ends
     if max(1, prompt_tokens) + most + is_settled > model.config.length:
         context = f"a prompt of {prompt_tokens} tokens" if prompt_tokens else "START"

@@ -22,7 +22,7 @@ from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import LayoutError, RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
-from dlmctl.sampling.batch_layout import batch_context, feasible, layout_of, new_tokens, prepare_batch
+from dlmctl.sampling.batch_layout import batch_context, feasible, layout_of, prepare_batch
 from dlmctl.sampling.batches import BATCH_COST, BATCH_COST_GPU, CHEAP_SCORES, Batch, batches_of
 from dlmctl.sampling.branches import first_possible, group_by_branch, plans_for
 from dlmctl.sampling.canvas_draw import draw_canvas, require_canvas_sampler
@@ -183,16 +183,17 @@ def _groups(plan: Plan, rows: Batch) -> list[Batch]:
     return [groups[key] for key in sorted(groups)]
 
 
-def prepared_for(plan: Plan, draws: Sequence[Draw]) -> tuple[Layouts, PreparedAll | None]:
-    """The layouts of some draws on all the positions that a text over tokens may have, and the controls for them. All
-    take the branch of the first draw, as they are drawn together.
+def prepared_for(plan: Plan, draws: Sequence[Draw], positions: int) -> tuple[Layouts, PreparedAll | None]:
+    """The layouts of some draws on ``positions`` each, and the controls for them.
+
+    All take the branch of the first draw, as they are drawn together.
 
     Raises:
         UserError: as ``draw_texts``.
     """
 
     def prepared(branch_plan: Plan) -> tuple[Layouts, PreparedAll | None]:
-        rows = [(draw, layout_of(branch_plan, draw)._replace(positions=1 + new_tokens(plan))) for draw in draws]
+        rows = [(draw, layout_of(branch_plan, draw)._replace(positions=positions)) for draw in draws]
         device = plan.pretrained.model.embeddings.device
         return batch_layouts([layout for _, layout in rows], device), feasible(branch_plan, rows)
 

@@ -151,7 +151,7 @@ class LogitsControl:
         settings = SamplerSettings(new_tokens=places)
         try:
             plan = Plan(pretrained, self.control.for_model(pretrained), settings, self.guidance, rows)
-            layouts, prepared = prepared_for(plan, [Draw(self.seed, row) for row in range(rows)])
+            layouts, prepared = prepared_for(plan, [Draw(self.seed, row) for row in range(rows)], places + 1)
         except UserError as error:
             if not (error.where or "").startswith(str(NO_FOLDER)):
                 raise

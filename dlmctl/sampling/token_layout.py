@@ -46,8 +46,9 @@ def word_count_parts(control: Control[Any], batch: BatchContext[Any], parts: Seq
         if low > high:
             what = f"the controls contradict each other: one needs at least {low} words, another at most {high}."
             raise UnsatisfiableError(what, where=f"sample {draw.sample}")
-        # Bounded by the model's positions, which keeps the automaton small.
-        rows.append([required_length(low, min(high, batch.model.config.length))] if ranges else [])
+        # More words than the model has positions are no bound, and none keeps the automaton small.
+        most = high if high < batch.model.config.length else None
+        rows.append([required_length(low, most)] if ranges else [])
     return [Part("length", 1.0, ExactTokens(batch, rows))] if any(rows) else []
 
 

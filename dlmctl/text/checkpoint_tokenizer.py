@@ -11,9 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
-from dlmctl.errors import ModelError, short_message
+from dlmctl.errors import ModelError, readable, short_message
 from dlmctl.text.files import read_json, read_object, read_text, require_file
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 from dlmctl.text.tokens import token_strings
@@ -34,7 +33,8 @@ TOKENIZER_FILES = (
 MAX_TOKENIZER = 128 * 2**20
 MOST_IDS, MOST_ADDED, MOST_TOKEN = 4_000_000, 100_000, 1000
 _ID = re.compile(r"[0-9]{1,7}")
-_RESERVED = re.compile(rb"\[unused[0-9]{1,5}\]")
+# Tokens that their authors reserve: of BERT, of CamemBERT, of fairseq.
+_RESERVED = re.compile(rb"\[unused[^\]]{0,20}\]|</?[a-z]+>NOTUSED|madeupword[0-9]{1,5}")
 ROLES = ("bos", "eos", "unk", "pad", "mask")
 # How Qwen2 splits text before its merges (from its tokenizer.json); GPT-2's splitting is that of ``ByteLevel``.
 QWEN2 = (
@@ -70,7 +70,7 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
 
     @cached_property
     def strings(self) -> list[bytes | None]:
-        """As ``HuggingFaceTokenizer.strings``; tokens that BERT reserves for others' use are as special tokens."""
+        """As ``HuggingFaceTokenizer.strings``; reserved tokens are as special tokens."""
         strings = token_strings(self.inner, len(self))
         return [None if string and _RESERVED.fullmatch(string.strip()) else string for string in strings]
 
@@ -145,11 +145,12 @@ def read_tokenizer(
         core = _core(folder, splitting, settings)
         named = {**special, **settings}
         if default_roles:
-            named |= {"bos_token": named.get("cls_token"), "eos_token": named.get("sep_token")}
+            named |= _around(core, named)
         roles = {role: _content(named.get(f"{role}_token")) or default_roles.get(role) for role in ROLES}
         for role, token in roles.items():
             if token is not None and core.token_to_id(token) is None:
-                raise ModelError(f"the {role}_token is not among its tokens.", where=str(path))
+                what = f"the {role}_token {readable(repr(token), 40)} is not among its tokens."
+                raise ModelError(what, where=str(folder), remedy="The tokenizer may be of another kind of model.")
         inner = PreTrainedTokenizerFast(
             tokenizer_object=core,
             chat_template=_template(folder, settings),
@@ -170,6 +171,13 @@ def read_tokenizer(
     return CheckpointTokenizer(inner, mask_id, inner.unk_token_id if default_roles else None)
 
 
+def _around(core: Tokenizer, named: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokens before and after a text of an encoder: those that the tokenizer itself adds, or CLS and SEP."""
+    added = core.encode("").tokens
+    first, last = added if len(added) == 2 else (named.get("cls_token"), named.get("sep_token"))
+    return {"bos_token": first, "eos_token": last}
+
+
 def _core(folder: Path, splitting: Literal["gpt2", "qwen2"], settings: dict[str, Any]) -> Tokenizer:
     tokenizer_path = folder / "tokenizer.json"
     if os.path.lexists(tokenizer_path):
@@ -182,7 +190,8 @@ def _core(folder: Path, splitting: Literal["gpt2", "qwen2"], settings: dict[str,
         return _word_pieces(folder / "vocab.txt", settings)
     vocab_path, merges_path = folder / "vocab.json", folder / "merges.txt"
     if not os.path.lexists(vocab_path):
-        raise ModelError("has no tokenizer: tokenizer.json is missing.", where=str(folder))
+        remedy = "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers writes it."
+        raise ModelError("has no tokenizer: tokenizer.json is missing.", where=str(folder), remedy=remedy)
     require_file(merges_path, MAX_TOKENIZER)
     _check_ids(read_object(vocab_path, limit=MAX_TOKENIZER), vocab_path)
     core = Tokenizer(models.BPE.from_file(str(vocab_path), str(merges_path)))
@@ -199,16 +208,29 @@ def _core(folder: Path, splitting: Literal["gpt2", "qwen2"], settings: dict[str,
 
 
 def _word_pieces(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
-    """The tokeniser of a BERT (Devlin et al. 2019) whose pieces are the lines of a file."""
+    """The tokeniser of a BERT (Devlin et al. 2019) whose pieces are the lines of a file.
+
+    That of a Japanese BERT (``BertJapaneseTokenizer`` of ``transformers``) takes words apart that MeCab has found. Here
+    words are what spaces separate, as in its own texts.
+    """
     tokens = read_text(path, limit=MAX_TOKENIZER).rstrip("\n").split("\n")  # a token may be another line separator
-    lowercase, accents = settings.get("do_lower_case") is not False, settings.get("strip_accents")
-    core = BertWordPieceTokenizer(
-        {token: index for index, token in enumerate(tokens)},
-        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
+    unknown = _content(settings.get("unk_token")) or "[UNK]"
+    core = Tokenizer(models.WordPiece({token: index for index, token in enumerate(tokens)}, unk_token=unknown))
+    core.decoder = decoders.WordPiece()
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    accents = settings.get("strip_accents")
+    is_japanese = settings.get("word_tokenizer_type") not in (None, "basic")
+    core.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False and not is_japanese,
         strip_accents=accents if isinstance(accents, bool) else None,
-        lowercase=lowercase,
+        lowercase=settings.get("do_lower_case") is not False,
     )
-    return Tokenizer.from_str(core.to_str())
+    if is_japanese:
+        core.normalizer = normalizers.Sequence([normalizers.NFKC(), core.normalizer])
+    if settings.get("subword_tokenizer_type") == "character":
+        to_characters = pre_tokenizers.Split(Regex("."), behavior="isolated")
+        core.pre_tokenizer = pre_tokenizers.Sequence([core.pre_tokenizer, to_characters])
+    return core
 
 
 def _check_ids(entries: Any, path: Path) -> None:

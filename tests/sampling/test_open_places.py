@@ -80,13 +80,12 @@ def test_only_open_places_are_scored(model, monkeypatch):
 def test_which_controls_steer_places_independently(model, name, alone):
     chosen = settings_of("fast", "masked")
     plan = Plan(model, CONTROLS[name], chosen.sampler, chosen.guidance, 1)
-    assert steers_places_independently(prepared_for(plan, [Draw(0, 0)])[1]) is alone
+    assert steers_places_independently(prepared_for(plan, [Draw(0, 0)], model.model.config.length)[1]) is alone
 
 
 def test_counted_evidence_steers_places_independently():
     everyday = from_pretrained("everyday")
     pos = Pos(tags=["PRON", "VERB", "PUNCT"])
     chosen = settings_of("fast", "masked")
-    assert steers_places_independently(
-        prepared_for(Plan(everyday, pos, chosen.sampler, chosen.guidance, 1), [Draw(0, 0)])[1]
-    )
+    plan = Plan(everyday, pos, chosen.sampler, chosen.guidance, 1)
+    assert steers_places_independently(prepared_for(plan, [Draw(0, 0)], everyday.model.config.length)[1])

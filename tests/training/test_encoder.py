@@ -127,9 +127,9 @@ def test_what_cannot_be_trained_on(made, tmp_path):
 def test_lengths_that_are_none(made, tmp_path):
     folder = write_encoder(tmp_path / "bert", "bert")
     settings = json.loads((folder / "config.json").read_text())
-    for damaged in ({"sentence_lengths": [1, -1]}, {"sentence_lengths": "many"}, [1]):
+    for damaged in ({"sentence_lengths": [1, -1]}, {"sentence_lengths": [10**400]}, {"sentence_lengths": "many"}, [1]):
         (folder / "config.json").write_text(json.dumps({**settings, TEXTS: damaged}))
-        with pytest.raises(ModelError, match=r"config\.json: dlmctl_texts"):
+        with pytest.raises(ModelError, match=r"config\.json: dlmctl_texts[.:]"):
             dlmctl.load(folder)
 
 

@@ -6,9 +6,23 @@ from typing import Literal, NotRequired, TypedDict
 
 from torch import nn
 
+from dlmctl.checkpoint.vendors.declared import (
+    Base,
+    Epsilon,
+    Heads,
+    Id,
+    Layers,
+    Positions,
+    Rope,
+    Rows,
+    Shape,
+    Sizes,
+    Width,
+)
 from dlmctl.models.full_attention import FullAttention
 
-# The prefix of the transformers network in ``FullAttention``.
+Kind = Literal["llama", "qwen2", "qwen3"]
+# The prefix of the transformers network in ``FullAttention`` and ``MaskedEncoder``.
 NETWORK = "network."
 
 
@@ -28,7 +42,57 @@ class Decoder(TypedDict):
     head_dim: NotRequired[int]
 
 
-def decoder(kind: Literal["llama", "qwen2", "qwen3"], sizes: Decoder) -> nn.Module:
+class DecoderSizes(Sizes):
+    """``config.json`` of a checkpoint that keeps the names of Llama and Qwen in ``transformers``."""
+
+    hidden_size: Width
+    intermediate_size: Width
+    num_hidden_layers: Layers
+    num_attention_heads: Heads
+    num_key_value_heads: Heads | None = None
+    head_dim: Width | None = None
+    vocab_size: Rows
+    max_position_embeddings: Positions
+    rms_norm_eps: Epsilon = 1e-6
+    rope_theta: Base = 1e4
+    tie_word_embeddings: bool = False
+    mask_token_id: Id | None = None
+    hidden_act: Literal["silu"] = "silu"
+    use_sliding_window: Literal[False] = False
+    rope_scaling: None = None
+    rope_parameters: Rope | None = None
+
+
+def shape(sizes: DecoderSizes) -> Shape:
+    """The sizes that the toolkit needs."""
+    return Shape(sizes.vocab_size, sizes.hidden_size, sizes.max_position_embeddings, sizes.mask_token_id)
+
+
+def network(kind: Kind, sizes: DecoderSizes) -> nn.Module:
+    """The network of these sizes, see ``decoder``."""
+    settings = Decoder(
+        vocab_size=sizes.vocab_size,
+        hidden_size=sizes.hidden_size,
+        intermediate_size=sizes.intermediate_size,
+        num_hidden_layers=sizes.num_hidden_layers,
+        num_attention_heads=sizes.num_attention_heads,
+        num_key_value_heads=sizes.num_key_value_heads or sizes.num_attention_heads,
+        max_position_embeddings=sizes.max_position_embeddings,
+        rms_norm_eps=sizes.rms_norm_eps,
+        rope_theta=(sizes.rope_parameters or Rope()).base(sizes.rope_theta),
+        tie_word_embeddings=sizes.tie_word_embeddings,
+    )
+    if sizes.head_dim is not None:
+        settings["head_dim"] = sizes.head_dim
+    return decoder(kind, settings)
+
+
+def rename(name: str) -> str | None:
+    """The name of a tensor in the network; these checkpoints use those of ``transformers``."""
+    return NETWORK + name
+
+
+def decoder(kind: Kind, sizes: Decoder) -> nn.Module:
     """``LlamaForCausalLM``, ``Qwen2ForCausalLM`` or ``Qwen3ForCausalLM``, with full attention.
 
     Raises:

@@ -22,7 +22,7 @@ from dlmctl.text.files import read_object
 SHARD_BYTES = 5 * 10**9
 # The key of ``config.json`` under which the lengths are; other programs ignore it.
 TEXTS = "dlmctl_texts"
-Number = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 
 
 class TrainingTexts(Sizes):
@@ -35,6 +35,12 @@ class TrainingTexts(Sizes):
     sentence_lengths: Annotated[list[Number], Field(max_length=1_000_000)] = []
 
 
+class _Trained(Sizes):
+    """What dlmctl adds to the ``config.json`` of an encoder that it trained."""
+
+    texts: TrainingTexts = Field(default=TrainingTexts(), alias=TEXTS)
+
+
 def training_texts(settings: Mapping[str, Any], path: Path) -> TrainingTexts:
     """What a ``config.json`` says of the training texts; nothing if the model was not trained with dlmctl.
 
@@ -42,9 +48,9 @@ def training_texts(settings: Mapping[str, Any], path: Path) -> TrainingTexts:
         ModelError: it is damaged.
     """
     try:
-        return TrainingTexts.model_validate(settings.get(TEXTS, {}))
+        return _Trained.model_validate(settings).texts
     except ValidationError as error:
-        raise ModelError(f"{TEXTS}.{first_validation_error(error)}", where=str(path)) from None
+        raise ModelError(first_validation_error(error), where=str(path)) from None
 
 
 def is_encoder(settings: Mapping[str, Any]) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.resolve import hub_files
+from dlmctl.checkpoint.resolve import PICKLED, hub_files
 from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.vendors.a2d import A2D
 from dlmctl.checkpoint.vendors.declared import Shape, Vendor
@@ -22,7 +23,6 @@ from dlmctl.checkpoint.vendors.llada import LLADA
 from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
 from dlmctl.checkpoint.weights import (
-    PICKLED,
     QUANTISED,
     UNQUANTISED,
     load_weights,
@@ -113,9 +113,11 @@ def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> No
     if len(tokenizer) > shape.rows or tokenizer.mask_id >= shape.rows:
         what = f"the tokenizer has ids up to {max(len(tokenizer) - 1, tokenizer.mask_id)}, the model {shape.rows} rows."
         raise ModelError(what, where=str(folder), remedy="They belong to different checkpoints.")
-    if tokenizer.mask_id == tokenizer.end_id:
-        what = f"MASK and END are the same token, {tokenizer.mask_id}: no text could end."
-        raise ModelError(what, where=str(folder), remedy="See mask_token_id of its config.json.")
+    others = {"START": tokenizer.start_id, "END": tokenizer.end_id, "PAD": tokenizer.pad_id}
+    for role, index in others.items():
+        if tokenizer.mask_id == index:
+            what = f"MASK and {role} are the same token, {index}."
+            raise ModelError(what, where=str(folder), remedy="See mask_token_id of its config.json and its mask_token.")
 
 
 def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
@@ -131,23 +133,50 @@ def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
         state[network_name] = tensor
     expected = network.state_dict()
     inner = network.network if isinstance(network, FullAttention | MaskedEncoder) else None
-    tied = {} if inner is None else dict(inner.all_tied_weights_keys)
-    for name in tied:  # stored once, or twice
+    tied = {} if inner is None else _take_tied(state, inner.all_tied_weights_keys)
+    for name in tied:
         expected.pop(NETWORK + name)
-        state.pop(NETWORK + name, None)
     if isinstance(network, MaskedEncoder) and not any(
         name.startswith(NETWORK + network.head_names[0]) for name in state
     ):
         what = "has no weights that predict masked tokens: it is an encoder for other uses, such as embeddings."
         raise ModelError(what, where=str(folder), remedy="Take the masked language model that it was made from.")
     require_fit(state, expected, folder / "model.safetensors")
+    if isinstance(network, MaskedEncoder):
+        state = _in_one_precision(state)
     network.load_state_dict(state, strict=False, assign=True)
     if inner is None:
         return
+    inner.all_tied_weights_keys = tied
     for name, source in tied.items():
         module, _, parameter = name.rpartition(".")
         inner.get_submodule(module).register_parameter(parameter, inner.get_parameter(source))
     _rebuild_buffers(inner)
+
+
+def _take_tied(state: dict[str, Tensor], pairs: Mapping[str, str]) -> dict[str, str]:
+    """Those of ``pairs`` that are tied, after moving their weights to the names of the second, the source.
+
+    Files hold tied weights under either name, or under both. As in ``transformers``, two that differ are not tied,
+    whatever ``config.json`` says.
+    """
+    tied = {}
+    for name, source in pairs.items():
+        tensor = state.get(NETWORK + name)
+        if tensor is not None and not torch.equal(state.setdefault(NETWORK + source, tensor), tensor):
+            continue
+        state.pop(NETWORK + name, None)
+        tied[name] = source
+    return tied
+
+
+def _in_one_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in their stored precision, or in float32 if it is float16 or not the same everywhere: the layer norms of
+    ``torch`` take no bfloat16 beside float16."""
+    kinds = {tensor.dtype for tensor in state.values()}
+    if len(kinds) == 1 and torch.float16 not in kinds:
+        return state
+    return {name: tensor.float() for name, tensor in state.items()}
 
 
 def _stored_weights(folder: Path, vendor: Vendor) -> dict[str, Tensor]:

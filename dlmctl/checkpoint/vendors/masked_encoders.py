@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from dlmctl.checkpoint.vendors.declared import (
@@ -33,6 +33,8 @@ from dlmctl.models.masked_encoder import MaskedEncoder
 Activation = Literal["gelu", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "relu", "silu", "swish"]
 Attention = Literal["full_attention", "sliding_attention"]
 Count = Annotated[int, Field(strict=True, gt=0, le=65_536)]
+# START, a token and END.
+FEWEST_POSITIONS = 3
 
 # The most tokens of a text, unless others are asked for: these models write a sentence well, not a page.
 NEW_TOKENS = 24
@@ -45,75 +47,119 @@ _BERT = {"bos": "[CLS]", "eos": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask":
 _ROBERTA = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
 
 
-class EncoderSizes(Sizes):
-    """``config.json`` of an encoder like BERT; models that decode are refused."""
+class MaskedSizes(Sizes):
+    """What the ``config.json`` of every encoder says.
+
+    Attributes:
+        not_settings: checked, but no settings of the class in ``transformers``.
+    """
+
+    not_settings: ClassVar[frozenset[str]] = frozenset()
 
     vocab_size: Rows
+    max_position_embeddings: Positions
+    pad_token_id: Id = 0
+    tie_word_embeddings: bool = True
+
+    @property
+    def width(self) -> int:
+        """The width of the embeddings."""
+        raise NotImplementedError
+
+    @property
+    def first_position(self) -> int:
+        """The number of the first position of a text."""
+        return 0
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the class in ``transformers``."""
+        return self.model_dump(exclude=set(self.not_settings))
+
+    @model_validator(mode="after")
+    def _check_ids_and_positions(self) -> Self:
+        if self.pad_token_id >= self.vocab_size:
+            raise ValueError(f"pad_token_id is {self.pad_token_id}, and the vocabulary ends at {self.vocab_size - 1}")
+        if self.max_position_embeddings - self.first_position < FEWEST_POSITIONS:
+            raise ValueError("max_position_embeddings leaves no positions for a text")
+        return self
+
+
+class BertSizes(MaskedSizes):
+    """``config.json`` of an encoder like BERT; models that decode are refused."""
+
+    not_settings = frozenset({"position_embedding_type", "is_decoder"})
+
     hidden_size: Width
     num_hidden_layers: Layers
     num_attention_heads: Heads
     intermediate_size: Width
-    max_position_embeddings: Positions
     hidden_act: Activation = "gelu"
     type_vocab_size: Count = 2
     layer_norm_eps: Epsilon = 1e-12
-    pad_token_id: Id = 0
-    tie_word_embeddings: bool = True
     position_embedding_type: Literal["absolute"] = "absolute"
     is_decoder: Literal[False] = False
 
-    def sizes(self) -> dict[str, Any]:
-        """The settings of the class in ``transformers``."""
-        return self.model_dump(exclude={"position_embedding_type", "is_decoder"})
+    @property
+    def width(self) -> int:
+        """The width of the embeddings."""
+        return self.hidden_size
 
 
-class FactoredSizes(EncoderSizes):
+class RobertaSizes(BertSizes):
+    """RoBERTa, which counts positions from its padding id on."""
+
+    pad_token_id: Id = 1
+
+    @property
+    def first_position(self) -> int:
+        """The number of the first position of a text."""
+        return self.pad_token_id + 1
+
+
+class FactoredSizes(BertSizes):
     """An encoder whose embeddings have a width of their own: ELECTRA."""
 
     embedding_size: Width = 128
+
+    @property
+    def width(self) -> int:
+        """The width of the embeddings."""
+        return self.embedding_size
 
 
 class AlbertSizes(FactoredSizes):
     """ALBERT, whose layers share their weights."""
 
     num_hidden_groups: Layers = 1
-    inner_group_num: Layers = 1
+    inner_group_num: Literal[1] = 1
     hidden_act: Activation = "gelu_new"
 
 
-class DistilBertSizes(Sizes):
+class DistilBertSizes(MaskedSizes):
     """``config.json`` of a DistilBERT."""
 
-    vocab_size: Rows
     dim: Width
     n_layers: Layers
     n_heads: Heads
     hidden_dim: Width
-    max_position_embeddings: Positions
     activation: Activation = "gelu"
     sinusoidal_pos_embds: bool = False
-    pad_token_id: Id = 0
-    tie_word_embeddings: bool = True
 
     @property
-    def hidden_size(self) -> int:
-        """The width of the hidden states."""
+    def width(self) -> int:
+        """The width of the embeddings."""
         return self.dim
 
-    def sizes(self) -> dict[str, Any]:
-        """The settings of the class in ``transformers``."""
-        return self.model_dump()
 
-
-class ModernBertSizes(Sizes):
+class ModernBertSizes(MaskedSizes):
     """``config.json`` of a ModernBERT, as written by transformers 4 or 5."""
 
-    vocab_size: Rows
+    not_settings = frozenset({"layer_types", "rope_parameters"})
+
     hidden_size: Width
     num_hidden_layers: Layers
     num_attention_heads: Heads
     intermediate_size: Width
-    max_position_embeddings: Positions
     hidden_activation: Activation = "gelu"
     norm_eps: Epsilon = 1e-5
     norm_bias: bool = False
@@ -130,11 +176,15 @@ class ModernBertSizes(Sizes):
     layer_types: list[Attention] | None = None
     rope_parameters: dict[Attention, Rope] | None = None
     pad_token_id: Id = 50283
-    tie_word_embeddings: bool = True
 
-    def sizes(self) -> dict[str, Any]:
+    @property
+    def width(self) -> int:
+        """The width of the embeddings."""
+        return self.hidden_size
+
+    def settings(self) -> dict[str, Any]:
         """The settings of the class in ``transformers``, without the special tokens of the first ModernBERT."""
-        given = self.model_dump(exclude={"layer_types", "rope_parameters"})
+        given = super().settings()
         given |= dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
         if self.layer_types is not None:
             given["layer_types"] = self.layer_types
@@ -143,6 +193,12 @@ class ModernBertSizes(Sizes):
         for name, attention in bases.items():
             given[name] = rope.get(attention, Rope()).base(given[name])
         return given
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"layer_types names {len(self.layer_types)} layers, not {self.num_hidden_layers}")
+        return self
 
 
 class Encoder(NamedTuple):
@@ -154,48 +210,41 @@ class Encoder(NamedTuple):
         roles: its special tokens.
         head: the modules from hidden states to scores, in turn.
         sizes: the required contents of its ``config.json``.
-        after_padding: whether positions are counted from the padding id on.
     """
 
     name: str
     prefix: str
     roles: Mapping[str, str]
     head: tuple[str, ...]
-    sizes: type[EncoderSizes | DistilBertSizes | ModernBertSizes] = EncoderSizes
-    after_padding: bool = False
-
-    def first_position(self, pad_token_id: int) -> int:
-        """The number of the first position of a text."""
-        return pad_token_id + 1 if self.after_padding else 0
+    sizes: type[MaskedSizes]
 
 
 _ROBERTA_HEAD = ("lm_head",)
 _DISTILBERT_HEAD = ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector")
 _ALBERT = {**_BERT, "unk": "<unk>", "pad": "<pad>"}
 ENCODERS = {
-    "bert": Encoder("BERT", "Bert", _BERT, ("cls",)),
+    "bert": Encoder("BERT", "Bert", _BERT, ("cls",), BertSizes),
     "distilbert": Encoder("DistilBERT", "DistilBert", _BERT, _DISTILBERT_HEAD, DistilBertSizes),
     "electra": Encoder("ELECTRA", "Electra", _BERT, ("generator_predictions", "generator_lm_head"), FactoredSizes),
     "albert": Encoder("ALBERT", "Albert", _ALBERT, ("predictions",), AlbertSizes),
-    "roberta": Encoder("RoBERTa", "Roberta", _ROBERTA, _ROBERTA_HEAD, after_padding=True),
-    "xlm-roberta": Encoder("XLM-RoBERTa", "XLMRoberta", _ROBERTA, _ROBERTA_HEAD, after_padding=True),
-    "camembert": Encoder("CamemBERT", "Camembert", _ROBERTA, _ROBERTA_HEAD, after_padding=True),
+    "roberta": Encoder("RoBERTa", "Roberta", _ROBERTA, _ROBERTA_HEAD, RobertaSizes),
+    "xlm-roberta": Encoder("XLM-RoBERTa", "XLMRoberta", _ROBERTA, _ROBERTA_HEAD, RobertaSizes),
+    "camembert": Encoder("CamemBERT", "Camembert", _ROBERTA, _ROBERTA_HEAD, RobertaSizes),
     "modernbert": Encoder("ModernBERT", "ModernBert", _BERT, ("head", "decoder"), ModernBertSizes),
 }
 
 
-def _shape(encoder: Encoder, sizes: EncoderSizes | DistilBertSizes | ModernBertSizes) -> Shape:
-    width = getattr(sizes, "embedding_size", sizes.hidden_size)
-    length = sizes.max_position_embeddings - encoder.first_position(sizes.pad_token_id)
-    return Shape(sizes.vocab_size, width, length, None)
+def _shape(sizes: MaskedSizes) -> Shape:
+    length = sizes.max_position_embeddings - sizes.first_position
+    return Shape(sizes.vocab_size, sizes.width, length, None)
 
 
-def _network(encoder: Encoder, sizes: EncoderSizes | DistilBertSizes | ModernBertSizes) -> nn.Module:
+def _network(encoder: Encoder, sizes: MaskedSizes) -> nn.Module:
     import transformers
 
-    config = getattr(transformers, f"{encoder.prefix}Config")(**sizes.sizes(), attn_implementation="sdpa")
+    config = getattr(transformers, f"{encoder.prefix}Config")(**sizes.settings(), attn_implementation="sdpa")
     network = getattr(transformers, f"{encoder.prefix}ForMaskedLM")(config)
-    return MaskedEncoder(network, encoder.head, encoder.first_position(sizes.pad_token_id))
+    return MaskedEncoder(network, encoder.head, sizes.first_position)
 
 
 def _rename(name: str) -> str | None:
@@ -211,7 +260,7 @@ MASKED_ENCODERS = {
     kind: Vendor(
         encoder.name,
         encoder.sizes,
-        partial(_shape, encoder),
+        _shape,
         partial(_network, encoder),
         _rename,
         predicts="same",

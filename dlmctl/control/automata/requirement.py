@@ -37,6 +37,6 @@ def pattern_requirement(name: str, tree: Node) -> Requirement:
     return Requirement(name, tree, words, lambda alphabet: pattern(tree, alphabet))
 
 
-def required_length(least: int, most: int) -> Requirement:
-    """The requirement of ``least`` to ``most`` words."""
+def required_length(least: int, most: int | None) -> Requirement:
+    """The requirement of ``least`` to ``most`` words; None for no maximum."""
     return Requirement("length", (least, most), language=lambda alphabet: length(alphabet, least, most))
