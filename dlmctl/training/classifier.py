@@ -26,6 +26,7 @@ from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_split, padded_
 from dlmctl.datasets.staging import check_writable
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import ModelConfig
+from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import UserError
 from dlmctl.generation.identity import weights_digest
 from dlmctl.text.tokenizer import WordTokenizer
@@ -68,6 +69,9 @@ class ControlTask(StatelessTask):
         require_words_of(pretrained, data)
         self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
         splits = self.train, self.valid
+        # Encoders hold many more positions than texts have, and read no padding.
+        is_encoder = isinstance(self.lm, TokenLM)
+        self.length = int(max(split.lengths.max() for split in splits)) if is_encoder else self.lm.config.length
         self.text, self.valid_text = (text_of(split, self.tokenizer, label, judge) for split in splits)
         self.kind = labels_of(control)
         refuse_unused_options(self.kind, self.text)
@@ -80,7 +84,7 @@ class ControlTask(StatelessTask):
     def batches(self, skip: int, rank: int, world: int) -> Iterator[tuple[Tensor, list[Any]]]:
         plan = BatchPlan(
             self.config.batch_positions,
-            self.lm.config.length,
+            self.length,
             self.config.bucket,
             self.config.full_share,
             self.config.seed,
@@ -101,7 +105,7 @@ class ControlTask(StatelessTask):
         """Accuracy at each noise level for each kind of latents, and the mean loss."""
         device, figures = next(model.parameters()).device, dict[str, float]()
         rows = self.valid.spread(VALIDATION_ROWS)  # the split may be sorted by label
-        ids = torch.from_numpy(padded_batch(self.valid, rows, self.lm.config.length, self.tokenizer.pad_id)).to(device)
+        ids = torch.from_numpy(padded_batch(self.valid, rows, self.length, self.tokenizer.pad_id)).to(device)
         labels = [self.valid_labels[row] for row in rows]
         losses = []
         for level in NOISE_LEVELS:
