@@ -27,7 +27,6 @@ from dlmctl.checkpoint.vendors.declared import (
     Vendor,
     Width,
 )
-from dlmctl.checkpoint.vendors.decoder import NETWORK
 from dlmctl.models.masked_encoder import MaskedEncoder
 
 Activation = Literal["gelu", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "relu", "silu", "swish"]
@@ -252,7 +251,7 @@ def _rename(name: str) -> str | None:
         return None
     for old, new in _OLD_NAMES.items():
         name = name.replace(old, new)
-    return NETWORK + name
+    return name
 
 
 # By model_type.
