@@ -23,7 +23,7 @@ class TokenConfig(BaseModel):
     embed_dim: int = Field(gt=0, description="width of the embeddings")
     mask_id: NonNegativeInt = Field(description="the id of MASK")
     predicts: Literal["same", "next"] = Field(description="which token a position scores: its own or the next")
-    sampler: str = Field(description="its authors' sampler")
+    sampler: str = Field(description="the sampler of its authors, or the default one")
     block: int | None = Field(
         default=None, gt=0, description="positions per block, written before the next block; None for no blocks"
     )

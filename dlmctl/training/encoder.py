@@ -92,10 +92,15 @@ class EncoderTask(MaskedTask):
         self.earlier = EarlierText.of(self.encoder.folder)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write a trained encoder with its tokenizer and the facts of its training text."""
+        """Write a trained encoder with its tokenizer and the facts of its training text.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
         trained, tokenizer = cast("TokenLM", model), cast("CheckpointTokenizer", self.encoder.tokenizer)
         save_encoder(trained, tokenizer, folder, trained.config.sentence_lengths)
         save_training_text(self.train, tokenizer, folder, self.earlier)
 
     def samples(self, model: nn.Module) -> list[str]:
+        """As ``MaskedTask.samples``."""
         return self.texts_of(Pretrained(cast("TokenLM", model), self.encoder.tokenizer, Path()))

@@ -74,6 +74,8 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, folder)
     lengths = training_texts(settings, folder / "config.json").sentence_lengths
+    # Other models end their texts with special tokens; within a text of an encoder these have no place.
+    never = [] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None]
     config = TokenConfig(
         kind=vendor.name,
         vocab_size=len(tokenizer),
@@ -85,7 +87,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         ends=vendor.ends,
         new_tokens=max(1, len(lengths) - 1) if lengths else vendor.new_tokens,
         sentence_lengths=lengths,
-        never=[] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None],
+        never=never,
     )
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
 
