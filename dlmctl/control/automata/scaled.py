@@ -25,8 +25,8 @@ from dlmctl.control.automata.transitions import Automata
 TINY = 1e-150
 # The log-probability of a language from which on it does not matter what underflows.
 LEAST = math.log(1e-100)
-# The number of transitions of an automaton from which on this is faster than log space, in spite of its more calls. None
-# for never, as on a GPU.
+# The number of transitions of an automaton from which on this is faster than log space, in spite of its more calls.
+# None for never, as on a GPU.
 TRANSITIONS_CPU: int | None = 1 << 10
 
 
