@@ -103,6 +103,7 @@ def _layout_in_tokens(
 
     Args:
         count_range: the fewest and the most tokens, if no control is about words.
+        lengths: as in ``layout_of``, if no control is about words.
         most: the most tokens, if a control is; the model's own limit if not given.
     """
     config = plan.pretrained.model.config
