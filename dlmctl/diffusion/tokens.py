@@ -35,6 +35,11 @@ class TokenConfig(BaseModel):
     # For the bound: the number of tokens of a text is given.
     lengths: ClassVar[Literal["data", "model"]] = "data"
 
+    def trained_on(self, sentence_lengths: list[int]) -> TokenConfig:
+        """The same after training on texts of which so many have 0, 1, ... tokens: no text is longer than these."""
+        longest = max(1, len(sentence_lengths) - 1)
+        return self.model_copy(update={"sentence_lengths": sentence_lengths, "new_tokens": longest})
+
 
 class Network(Protocol):
     """The interface of a checkpoint's network."""

@@ -87,7 +87,7 @@ class EncoderTask(MaskedTask):
         for weight in model.parameters():  # as stored, perhaps in half precision, and in the memory of the file
             weight.data = weight.data.float().clone()
         counts = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None)).tolist()
-        model.config = model.config.model_copy(update={"sentence_lengths": counts, "new_tokens": len(counts) - 1})
+        model.config = model.config.trained_on(counts)
         self.model = model.requires_grad_(True)  # type: ignore[assignment]
         self.earlier = EarlierText.of(self.encoder.folder)
 

@@ -73,7 +73,6 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, folder)
-    lengths = training_texts(settings, folder / "config.json").sentence_lengths
     # Other models end their texts with special tokens; within a text of an encoder these have no place.
     never = [] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None]
     config = TokenConfig(
@@ -85,10 +84,11 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         predicts=vendor.predicts,
         sampler=vendor.sampler,
         ends=vendor.ends,
-        new_tokens=max(1, len(lengths) - 1) if lengths else vendor.new_tokens,
-        sentence_lengths=lengths,
+        new_tokens=vendor.new_tokens,
         never=never,
     )
+    if lengths := training_texts(settings, folder / "config.json").sentence_lengths:
+        config = config.trained_on(lengths)
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
 
 
