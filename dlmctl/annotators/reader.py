@@ -16,8 +16,7 @@ def load_reader(source: str | Path) -> Reader:
     """A scorer or a causal language model, by folder or by name.
 
     Args:
-        source: in any form that ``resolve`` accepts: a scorer, a model that has one, or a model of
-            Hugging Face.
+        source: a scorer, a model that has one, or a model of Hugging Face, in any form that ``resolve`` accepts.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.

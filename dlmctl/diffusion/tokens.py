@@ -23,7 +23,7 @@ class TokenConfig(BaseModel):
     embed_dim: int = Field(gt=0, description="width of the embeddings")
     mask_id: NonNegativeInt = Field(description="the id of MASK")
     predicts: Literal["same", "next"] = Field(description="which token a position scores: its own or the next")
-    sampler: str = Field(description="its authors' sampler")
+    sampler: str = Field(description="the sampler of its authors, or the default one")
     block: int | None = Field(
         default=None, gt=0, description="positions per block, written before the next block; None for no blocks"
     )
@@ -34,6 +34,11 @@ class TokenConfig(BaseModel):
     tags: list[str] = []
     # For the bound: the number of tokens of a text is given.
     lengths: ClassVar[Literal["data", "model"]] = "data"
+
+    def trained_on(self, sentence_lengths: list[int]) -> TokenConfig:
+        """The same after training on texts of which so many have 0, 1, ... tokens: no text is longer than these."""
+        longest = max(1, len(sentence_lengths) - 1)
+        return self.model_copy(update={"sentence_lengths": sentence_lengths, "new_tokens": longest})
 
 
 class Network(Protocol):

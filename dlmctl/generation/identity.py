@@ -88,7 +88,8 @@ def files_of(recipe: Recipe) -> dict[str, Path]:
     names = [spec.name for spec in specs]
     names += [value for _, params in params_of_kinds for value in params.values() if isinstance(value, str)]
     paths = {name: named.path for name in names if (named := parse_reference(name)) is not None}
-    models = [] if recipe.second_scorer is None or not _depends_on_scorer(recipe) else [recipe.second_scorer]
+    second = recipe.second_scorer
+    models = [second] if second is not None and _depends_on_scorer(recipe) else []
     for kind, params in params_of_kinds:
         paths |= {name: Path(name) for name in _strings(params, getattr(kind.Params, "reads", ()))}
         models += _strings(params, getattr(kind.Params, "models", ()))
@@ -97,6 +98,7 @@ def files_of(recipe: Recipe) -> dict[str, Path]:
 
 
 def _strings(params: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
+    """The values of those ``fields`` that are given as strings."""
     return [value for field in fields if isinstance(value := params.get(field), str)]
 
 

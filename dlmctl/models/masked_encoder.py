@@ -20,7 +20,7 @@ class MaskedEncoder(nn.Module):
         first_position: the number of the first position: RoBERTa and others count from their padding id on.
     """
 
-    def __init__(self, network: PreTrainedModel, head: Sequence[str], first_position: int = 0) -> None:
+    def __init__(self, network: PreTrainedModel, head: Sequence[str], first_position: int) -> None:
         super().__init__()
         self.network = network
         self.head_names, self.first_position = tuple(head), first_position

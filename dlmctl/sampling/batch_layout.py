@@ -86,6 +86,7 @@ def _checkpoint_layout(plan: Plan, draw: Draw) -> Layout:
         remedy = f"{' or '.join(remedies).capitalize()}." if remedies else None
         raise RecipeError(what, where=f"sample {draw.sample}", remedy=remedy)
     if is_settled:
+        # Without lengths of training texts nothing says how many tokens a text has: it gets as many as it may.
         fewest = 1 if sum(model.config.sentence_lengths[: most + 1]) else most
         return on_positions(plan, _layout_in_tokens(plan, draw, (fewest, most), most=most))
     return Layout(1 + most, None)
@@ -102,6 +103,7 @@ def _layout_in_tokens(
 
     Args:
         count_range: the fewest and the most tokens, if no control is about words.
+        lengths: as in ``layout_of``, if no control is about words.
         most: the most tokens, if a control is; the model's own limit if not given.
     """
     config = plan.pretrained.model.config

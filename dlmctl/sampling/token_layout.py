@@ -30,8 +30,6 @@ from dlmctl.text.tokenizer import Tokenizer
 
 # Length of the masked text from which token frequencies are estimated.
 MARGINAL_TOKENS = 32
-# The limit that a recipe sets, in messages, and how to change it.
-_NEW_TOKENS = "as sampler.new_tokens allows", "Set sampler.new_tokens higher."
 _MARGINALS: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 
 
@@ -78,7 +76,8 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part], most: int | 
             marginals = _marginals(batch.model, batch.vocabulary).cpu().double()
             log_likelihoods += log_probability_by_length(marginals, stacked([language]), max_tokens)
     if not possible.any():
-        limit, remedy = ("the most that the model holds", None) if most is None else _NEW_TOKENS
+        limit = "the most that the model holds" if most is None else "as sampler.new_tokens allows"
+        remedy = None if most is None else "Set sampler.new_tokens higher."
         what = f"no text of up to {max_tokens} tokens, {limit}, satisfies it."
         raise UnsatisfiableError(what, where=" and ".join(part.name for part in exact_parts), remedy=remedy)
     prior = torch.zeros(max_tokens + 1, dtype=torch.float64)

@@ -121,7 +121,7 @@ def inputs_of(pretrained: Pretrained) -> Inputs:
     """The inputs that a classifier for this model is trained on.
 
     Raises:
-        ModelError: the model is a third-party checkpoint, and no encoder.
+        ModelError: the model is neither a masked model nor one with latents, such as DiffusionGemma.
     """
     if isinstance(pretrained.model, MaskedLM | TokenLM):
         return WordInputs(pretrained.model.requires_grad_(False), pretrained.tokenizer)

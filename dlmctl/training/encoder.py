@@ -87,15 +87,20 @@ class EncoderTask(MaskedTask):
         for weight in model.parameters():  # as stored, perhaps in half precision, and in the memory of the file
             weight.data = weight.data.float().clone()
         counts = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None)).tolist()
-        model.config = model.config.model_copy(update={"sentence_lengths": counts, "new_tokens": len(counts) - 1})
+        model.config = model.config.trained_on(counts)
         self.model = model.requires_grad_(True)  # type: ignore[assignment]
         self.earlier = EarlierText.of(self.encoder.folder)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write a trained encoder with its tokenizer and the facts of its training text."""
+        """Write a trained encoder with its tokenizer and the facts of its training text.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
         trained, tokenizer = cast("TokenLM", model), cast("CheckpointTokenizer", self.encoder.tokenizer)
         save_encoder(trained, tokenizer, folder, trained.config.sentence_lengths)
         save_training_text(self.train, tokenizer, folder, self.earlier)
 
     def samples(self, model: nn.Module) -> list[str]:
+        """As ``MaskedTask.samples``."""
         return self.texts_of(Pretrained(cast("TokenLM", model), self.encoder.tokenizer, Path()))

@@ -200,6 +200,7 @@ class MaskedTask(StatelessTask):
         return nats / max(1, word_count)
 
     def samples(self, model: nn.Module) -> list[str]:
+        """Three texts of the model in training, see ``texts_of``."""
         return self.texts_of(Pretrained(cast("MaskedLM", model), self.tokenizer, Path()))
 
     @staticmethod

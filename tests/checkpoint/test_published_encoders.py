@@ -149,6 +149,12 @@ def test_a_small_file_of_torch_holds_no_huge_tensor(tmp_path):
         dlmctl.load(saved_by_torch(write_encoder(tmp_path / "bert", "bert"), **huge))
 
 
+def test_a_tensor_without_a_place_is_named_as_in_its_file(tmp_path):
+    folder = saved_by_torch(write_encoder(tmp_path / "bert", "bert"), extra=torch.ones(2))
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin: the tensor 'extra' has no place"):
+        dlmctl.load(folder)
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [

@@ -61,7 +61,8 @@ class Vendor(NamedTuple):
         sizes: the required contents of its ``config.json``.
         shape: returns the ``Shape`` of those sizes.
         network: builds the network, a ``Network``, without values.
-        rename: the name of a checkpoint tensor in that network; None for a tensor that is not a weight.
+        rename: the name of a checkpoint tensor in that network, or in the one of ``transformers`` that it wraps; None
+            for a tensor that is not a weight.
         predicts: the position whose token the scores at a position predict.
         sampler: the sampler used by its authors.
         splitting: how its tokenizer splits text where it is stored as ``vocab.json`` and ``merges.txt``.

@@ -22,8 +22,6 @@ from dlmctl.checkpoint.vendors.declared import (
 from dlmctl.models.full_attention import FullAttention
 
 Kind = Literal["llama", "qwen2", "qwen3"]
-# The prefix of the transformers network in ``FullAttention`` and ``MaskedEncoder``.
-NETWORK = "network."
 
 
 class Decoder(TypedDict):
@@ -88,8 +86,8 @@ def network(kind: Kind, sizes: DecoderSizes) -> nn.Module:
 
 
 def rename(name: str) -> str | None:
-    """The name of a tensor in the network; these checkpoints use those of ``transformers``."""
-    return NETWORK + name
+    """The name of a tensor in ``transformers``, which these checkpoints use as it is."""
+    return name
 
 
 def decoder(kind: Kind, sizes: Decoder) -> nn.Module:

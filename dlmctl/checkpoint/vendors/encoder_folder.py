@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from dlmctl.checkpoint.vendors.declared import Sizes
-from dlmctl.checkpoint.vendors.masked_encoders import ENCODERS
+from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import ModelError, first_validation_error
@@ -53,11 +53,6 @@ def training_texts(settings: Mapping[str, Any], path: Path) -> TrainingTexts:
         raise ModelError(first_validation_error(error), where=str(path)) from None
 
 
-def is_encoder(settings: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` is that of an encoder."""
-    return settings.get("model_type") in ENCODERS
-
-
 def encoder_tokenizer(folder: Path) -> CheckpointTokenizer | None:
     """The tokenizer of the encoder in a folder; None if there is something else.
 
@@ -66,10 +61,8 @@ def encoder_tokenizer(folder: Path) -> CheckpointTokenizer | None:
     """
     if not (folder / "config.json").is_file():
         return None
-    settings = read_object(folder / "config.json")
-    if not is_encoder(settings):
-        return None
-    return read_tokenizer(folder, "gpt2", None, ENCODERS[settings["model_type"]].roles)
+    encoder = MASKED_ENCODERS.get(str(read_object(folder / "config.json").get("model_type")))
+    return None if encoder is None else read_tokenizer(folder, encoder.splitting, None, encoder.roles)
 
 
 def save_encoder(model: TokenLM, tokenizer: CheckpointTokenizer, folder: Path, sentence_lengths: Sequence[int]) -> None:

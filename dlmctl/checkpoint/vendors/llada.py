@@ -24,7 +24,7 @@ from dlmctl.checkpoint.vendors.declared import (
     Vendor,
     Width,
 )
-from dlmctl.checkpoint.vendors.decoder import NETWORK, Decoder, decoder
+from dlmctl.checkpoint.vendors.decoder import Decoder, decoder
 
 _ROOT = "model.transformer."
 _TOP_LEVEL_NAMES = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
@@ -103,9 +103,9 @@ def rename(name: str) -> str | None:
     inner = name.removeprefix(_ROOT)
     match = _BLOCK.fullmatch(inner)
     if match and match[2] in _BLOCK_NAMES:
-        return f"{NETWORK}model.layers.{match[1]}.{_BLOCK_NAMES[match[2]]}.weight"
+        return f"model.layers.{match[1]}.{_BLOCK_NAMES[match[2]]}.weight"
     part = inner.removesuffix(".weight")
-    return NETWORK + (f"{_TOP_LEVEL_NAMES[part]}.weight" if part in _TOP_LEVEL_NAMES else name)
+    return f"{_TOP_LEVEL_NAMES[part]}.weight" if part in _TOP_LEVEL_NAMES else name
 
 
 LLADA = Vendor("LLaDA", LladaSizes, shape, network, rename, predicts="same", sampler="low_confidence")

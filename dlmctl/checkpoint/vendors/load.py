@@ -14,7 +14,6 @@ from dlmctl.checkpoint.resolve import PICKLED, hub_files
 from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.vendors.a2d import A2D
 from dlmctl.checkpoint.vendors.declared import Shape, Vendor
-from dlmctl.checkpoint.vendors.decoder import NETWORK
 from dlmctl.checkpoint.vendors.dream import DREAM
 from dlmctl.checkpoint.vendors.encoder_folder import training_texts
 from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
@@ -22,25 +21,13 @@ from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
 from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
-from dlmctl.checkpoint.weights import (
-    QUANTISED,
-    UNQUANTISED,
-    load_weights,
-    require_fit,
-    require_numbers,
-    without_memory,
-)
+from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, require_numbers, without_memory
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import ModelError, first_validation_error, readable, short_message
 from dlmctl.models.full_attention import FullAttention
 from dlmctl.models.masked_encoder import MaskedEncoder
-from dlmctl.text.checkpoint_tokenizer import (
-    TOKENIZER_FILES,
-    CheckpointTokenizer,
-    has_tokenizer,
-    read_tokenizer,
-)
+from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenizer, has_tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,7 +73,8 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, folder)
-    lengths = training_texts(settings, folder / "config.json").sentence_lengths
+    # Other models end their texts with special tokens; within a text of an encoder these have no place.
+    never = [] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None]
     config = TokenConfig(
         kind=vendor.name,
         vocab_size=len(tokenizer),
@@ -96,10 +84,11 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         predicts=vendor.predicts,
         sampler=vendor.sampler,
         ends=vendor.ends,
-        new_tokens=max(1, len(lengths) - 1) if lengths else vendor.new_tokens,
-        sentence_lengths=lengths,
-        never=[] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None],
+        new_tokens=vendor.new_tokens,
+        never=never,
     )
+    if lengths := training_texts(settings, folder / "config.json").sentence_lengths:
+        config = config.trained_on(lengths)
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
 
 
@@ -122,8 +111,9 @@ def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> No
 
 def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
     """Assign the weights of a checkpoint to a network that was built without values."""
+    path = _weights_path(folder, network)
     state: dict[str, Tensor] = {}
-    for name, tensor in _stored_weights(folder, vendor).items():
+    for name, tensor in _stored_weights(path).items():
         network_name = vendor.rename(name)
         if network_name is None:
             continue
@@ -131,27 +121,31 @@ def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ModelError(f"the tensor {name!r} is {kind}, and {QUANTISED}", where=str(folder), remedy=UNQUANTISED)
         state[network_name] = tensor
-    expected = network.state_dict()
-    inner = network.network if isinstance(network, FullAttention | MaskedEncoder) else None
-    tied = {} if inner is None else _take_tied(state, inner.all_tied_weights_keys)
-    for name in tied:
-        expected.pop(NETWORK + name)
-    if isinstance(network, MaskedEncoder) and not any(
-        name.startswith(NETWORK + network.head_names[0]) for name in state
-    ):
-        what = "has no weights that predict masked tokens: it is an encoder for other uses, such as embeddings."
-        raise ModelError(what, where=str(folder), remedy="Take the masked language model that it was made from.")
-    require_fit(state, expected, folder / "model.safetensors")
+    if not isinstance(network, FullAttention | MaskedEncoder):
+        require_fit(state, network.state_dict(), path)
+        network.load_state_dict(state, strict=False, assign=True)
+        return
+    # Names are those in the class of transformers, for messages too.
+    inner = network.network
+    tied = _take_tied(state, inner.all_tied_weights_keys)
+    if isinstance(network, MaskedEncoder):
+        _require_head(state, network, folder)
+    require_fit(state, {name: tensor for name, tensor in inner.state_dict().items() if name not in tied}, path)
     if isinstance(network, MaskedEncoder):
         state = _in_one_precision(state)
-    network.load_state_dict(state, strict=False, assign=True)
-    if inner is None:
-        return
+    inner.load_state_dict(state, strict=False, assign=True)
     inner.all_tied_weights_keys = tied
     for name, source in tied.items():
         module, _, parameter = name.rpartition(".")
         inner.get_submodule(module).register_parameter(parameter, inner.get_parameter(source))
     _rebuild_buffers(inner)
+
+
+def _require_head(state: Mapping[str, Tensor], network: MaskedEncoder, folder: Path) -> None:
+    """Check that the weights of an encoder are also those of its head."""
+    if not any(name.startswith(network.head_names[0]) for name in state):
+        what = "has no weights that predict masked tokens: it is an encoder for other uses, such as embeddings."
+        raise ModelError(what, where=str(folder), remedy="Take the masked language model that it was made from.")
 
 
 def _take_tied(state: dict[str, Tensor], pairs: Mapping[str, str]) -> dict[str, str]:
@@ -162,10 +156,10 @@ def _take_tied(state: dict[str, Tensor], pairs: Mapping[str, str]) -> dict[str, 
     """
     tied = {}
     for name, source in pairs.items():
-        tensor = state.get(NETWORK + name)
-        if tensor is not None and not torch.equal(state.setdefault(NETWORK + source, tensor), tensor):
+        tensor = state.get(name)
+        if tensor is not None and not torch.equal(state.setdefault(source, tensor), tensor):
             continue
-        state.pop(NETWORK + name, None)
+        state.pop(name, None)
         tied[name] = source
     return tied
 
@@ -179,11 +173,17 @@ def _in_one_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in state.items()}
 
 
-def _stored_weights(folder: Path, vendor: Vendor) -> dict[str, Tensor]:
-    """The weights of a checkpoint as stored. Many older encoders have no other file than one that torch saved."""
-    path = folder / PICKLED
-    if vendor.ends or not path.is_file() or any(folder.glob("model*.safetensors*")):
-        return load_weights(folder, stored=True)
+def _weights_path(folder: Path, network: nn.Module) -> Path:
+    """The file of the weights; many older encoders have no other than one that torch saved."""
+    pickled = folder / PICKLED
+    is_old = isinstance(network, MaskedEncoder) and pickled.is_file() and not any(folder.glob("model*.safetensors*"))
+    return pickled if is_old else folder / "model.safetensors"
+
+
+def _stored_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a file as stored, or in the shards beside it."""
+    if path.name != PICKLED:
+        return load_weights(path.parent, stored=True)
     state = read_torch_weights(path)
     require_numbers(state, path)
     return state

@@ -27,7 +27,6 @@ from dlmctl.checkpoint.vendors.declared import (
     Vendor,
     Width,
 )
-from dlmctl.checkpoint.vendors.decoder import NETWORK
 from dlmctl.models.masked_encoder import MaskedEncoder
 
 Activation = Literal["gelu", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "relu", "silu", "swish"]
@@ -47,7 +46,7 @@ _BERT = {"bos": "[CLS]", "eos": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask":
 _ROBERTA = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
 
 
-class MaskedSizes(Sizes):
+class EncoderSizes(Sizes):
     """What the ``config.json`` of every encoder says.
 
     Attributes:
@@ -84,25 +83,30 @@ class MaskedSizes(Sizes):
         return self
 
 
-class BertSizes(MaskedSizes):
-    """``config.json`` of an encoder like BERT; models that decode are refused."""
-
-    not_settings = frozenset({"position_embedding_type", "is_decoder"})
+class HiddenSizes(EncoderSizes):
+    """Sizes under the names that BERT and ModernBERT share."""
 
     hidden_size: Width
     num_hidden_layers: Layers
     num_attention_heads: Heads
     intermediate_size: Width
-    hidden_act: Activation = "gelu"
-    type_vocab_size: Count = 2
-    layer_norm_eps: Epsilon = 1e-12
-    position_embedding_type: Literal["absolute"] = "absolute"
-    is_decoder: Literal[False] = False
 
     @property
     def width(self) -> int:
         """The width of the embeddings."""
         return self.hidden_size
+
+
+class BertSizes(HiddenSizes):
+    """``config.json`` of an encoder like BERT; models that decode are refused."""
+
+    not_settings = frozenset({"position_embedding_type", "is_decoder"})
+
+    hidden_act: Activation = "gelu"
+    type_vocab_size: Count = 2
+    layer_norm_eps: Epsilon = 1e-12
+    position_embedding_type: Literal["absolute"] = "absolute"
+    is_decoder: Literal[False] = False
 
 
 class RobertaSizes(BertSizes):
@@ -135,7 +139,7 @@ class AlbertSizes(FactoredSizes):
     hidden_act: Activation = "gelu_new"
 
 
-class DistilBertSizes(MaskedSizes):
+class DistilBertSizes(EncoderSizes):
     """``config.json`` of a DistilBERT."""
 
     dim: Width
@@ -151,15 +155,11 @@ class DistilBertSizes(MaskedSizes):
         return self.dim
 
 
-class ModernBertSizes(MaskedSizes):
+class ModernBertSizes(HiddenSizes):
     """``config.json`` of a ModernBERT, as written by transformers 4 or 5."""
 
     not_settings = frozenset({"layer_types", "rope_parameters"})
 
-    hidden_size: Width
-    num_hidden_layers: Layers
-    num_attention_heads: Heads
-    intermediate_size: Width
     hidden_activation: Activation = "gelu"
     norm_eps: Epsilon = 1e-5
     norm_bias: bool = False
@@ -172,15 +172,10 @@ class ModernBertSizes(MaskedSizes):
     local_attention: Count = 128
     global_rope_theta: Base = 160_000.0
     local_rope_theta: Base = 10_000.0
-    # In place of the three above, as written by transformers 5.
+    # In place of global_attn_every_n_layers and of the two bases, as written by transformers 5.
     layer_types: list[Attention] | None = None
     rope_parameters: dict[Attention, Rope] | None = None
     pad_token_id: Id = 50283
-
-    @property
-    def width(self) -> int:
-        """The width of the embeddings."""
-        return self.hidden_size
 
     def settings(self) -> dict[str, Any]:
         """The settings of the class in ``transformers``, without the special tokens of the first ModernBERT."""
@@ -207,7 +202,7 @@ class Encoder(NamedTuple):
     Attributes:
         name: as written by its authors.
         prefix: of its classes in ``transformers``, ``PREFIXConfig`` and ``PREFIXForMaskedLM``.
-        roles: its special tokens.
+        roles: its special tokens by role, as in ``Vendor``.
         head: the modules from hidden states to scores, in turn.
         sizes: the required contents of its ``config.json``.
     """
@@ -216,13 +211,13 @@ class Encoder(NamedTuple):
     prefix: str
     roles: Mapping[str, str]
     head: tuple[str, ...]
-    sizes: type[MaskedSizes]
+    sizes: type[EncoderSizes]
 
 
 _ROBERTA_HEAD = ("lm_head",)
 _DISTILBERT_HEAD = ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector")
 _ALBERT = {**_BERT, "unk": "<unk>", "pad": "<pad>"}
-ENCODERS = {
+_ENCODERS = {
     "bert": Encoder("BERT", "Bert", _BERT, ("cls",), BertSizes),
     "distilbert": Encoder("DistilBERT", "DistilBert", _BERT, _DISTILBERT_HEAD, DistilBertSizes),
     "electra": Encoder("ELECTRA", "Electra", _BERT, ("generator_predictions", "generator_lm_head"), FactoredSizes),
@@ -234,12 +229,12 @@ ENCODERS = {
 }
 
 
-def _shape(sizes: MaskedSizes) -> Shape:
+def _shape(sizes: EncoderSizes) -> Shape:
     length = sizes.max_position_embeddings - sizes.first_position
     return Shape(sizes.vocab_size, sizes.width, length, None)
 
 
-def _network(encoder: Encoder, sizes: MaskedSizes) -> nn.Module:
+def _network(encoder: Encoder, sizes: EncoderSizes) -> nn.Module:
     import transformers
 
     config = getattr(transformers, f"{encoder.prefix}Config")(**sizes.settings(), attn_implementation="sdpa")
@@ -252,7 +247,7 @@ def _rename(name: str) -> str | None:
         return None
     for old, new in _OLD_NAMES.items():
         name = name.replace(old, new)
-    return NETWORK + name
+    return name
 
 
 # By model_type.
@@ -269,5 +264,5 @@ MASKED_ENCODERS = {
         ends=False,
         new_tokens=NEW_TOKENS,
     )
-    for kind, encoder in ENCODERS.items()
+    for kind, encoder in _ENCODERS.items()
 }

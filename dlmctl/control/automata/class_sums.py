@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dlmctl.control.automata.sums import scatter_log_sum, scatter_top
 
-# Scores that are summed at a time on a CPU: as many as fit its cache.
+# Scores that are summed at a time on a CPU: as many as fit its cache. None for all at once, as on a GPU.
 PIECE_CPU: int | None = 1 << 18
 # Words that are looked at together to find out whether only one is possible.
 BLOCK = 128

@@ -26,6 +26,7 @@ TINY = 1e-150
 # The log-probability of a language from which on it does not matter what underflows.
 LEAST = math.log(1e-100)
 # The number of transitions of an automaton from which on this is faster than log space, in spite of its more calls.
+# None for never, as on a GPU.
 TRANSITIONS_CPU: int | None = 1 << 10
 
 
@@ -95,7 +96,8 @@ def without_words(forward: Forward, automata: Automata) -> tuple[Tensor, Tensor]
     """
     after = (automata.ends == 0).double()
     lossy, ratios = forward.lossy, list[Tensor]()
-    for states, arcs, weights in zip(*(reversed(each) for each in forward[:3]), strict=True):
+    words = zip(forward.before, forward.arcs, forward.weights, strict=True)
+    for states, arcs, weights in reversed(list(words)):
         without = torch.zeros_like(weights)
         stepped = torch.zeros_like(after)
         for each in arcs:
@@ -131,4 +133,5 @@ def _is_tiny(values: Tensor) -> Tensor:
 
 
 def _not_0(values: Tensor) -> Tensor:
+    """Sums to divide by: 0, where nothing is possible, becomes the smallest number."""
     return values.clamp(min=torch.finfo(values.dtype).tiny)
