@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from dlmctl.models.transformers_network import TransformersNetwork, positions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class MaskedEncoder(nn.Module):
+class MaskedEncoder(TransformersNetwork):
     """A ``...ForMaskedLM`` as the network of a diffusion model.
 
     Args:
@@ -21,27 +23,19 @@ class MaskedEncoder(nn.Module):
     """
 
     def __init__(self, network: PreTrainedModel, head: Sequence[str], first_position: int) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.head_names, self.first_position = tuple(head), first_position
-
-    @property
-    def table(self) -> Tensor:
-        """The input embeddings ``[rows, E]``."""
-        weight: Tensor = self.network.get_input_embeddings().weight
-        return weight
 
     def hidden(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Hidden states ``[B, S, H]`` of ``ids [B, S]``.
 
         Args:
             mask: bool ``[B, S]``, true for the positions that are attended to; all if not given. Positions are counted
-                from the first attended one of each row, so padding on the left has no effect.
+                as by ``positions_of``, from ``first_position`` on.
         """
         inputs: dict[str, Tensor] = {}
         if mask is not None:
-            positions = (mask.cumsum(1) - 1).clamp(min=0) + self.first_position
-            inputs = {"attention_mask": mask.long(), "position_ids": positions}
+            inputs = {"attention_mask": mask.long(), "position_ids": positions_of(mask) + self.first_position}
         hidden: Tensor = self.network.base_model(input_ids=ids, **inputs).last_hidden_state
         return hidden
 

@@ -25,8 +25,8 @@ from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, requ
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import ModelError, first_validation_error, readable, short_message
-from dlmctl.models.full_attention import FullAttention
 from dlmctl.models.masked_encoder import MaskedEncoder
+from dlmctl.models.transformers_network import TransformersNetwork
 from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenizer, has_tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ModelError(f"the tensor {name!r} is {kind}, and {QUANTISED}", where=str(folder), remedy=UNQUANTISED)
         state[network_name] = tensor
-    if not isinstance(network, FullAttention | MaskedEncoder):
+    if not isinstance(network, TransformersNetwork):
         require_fit(state, network.state_dict(), path)
         network.load_state_dict(state, strict=False, assign=True)
         return
