@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from dlmctl.annotators.scorer import stacked
 from dlmctl.checkpoint.quiet_transformers import without_progress_bars, without_reports
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.errors import ModelError, typed_message
@@ -71,9 +72,8 @@ class CausalLM(NamedTuple):
 
     def _read(self, rows: Sequence[list[int]]) -> list[list[float]]:
         """The nats of all tokens but the first of rows of tokens."""
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.model.device)
+        device = self.model.device
+        ids, mask = stacked(rows, 0, device), stacked([[1] * len(row) for row in rows], 0, device)
         is_read = mask[:, 1:].bool()
         logits = self.model(input_ids=ids, attention_mask=mask).logits[:, :-1]
         # Flattened, because a softmax over a dimension that is not the last is several times slower.
