@@ -10,15 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, cast
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.vendors.encoder_folder import save_encoder
 from dlmctl.datasets.dataset import load_splits
-from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import DataError, ModelError
 from dlmctl.models.masked_encoder import MaskedEncoder
@@ -26,6 +24,7 @@ from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import same_encoding
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.masked import MaskedTask, refuse_blocks
+from dlmctl.training.rows import length_counts
 from dlmctl.training.training_text import EarlierText, save_training_text
 
 
@@ -71,25 +70,26 @@ class EncoderTask(MaskedTask):
         self.config, self.tags = config, None
         self.train, self.valid, self.tokenizer = load_splits(data)
         refuse_blocks(self.train, self.tokenizer.start_id, data)
-        self.source, self.encoder = None, from_pretrained(config.init)
-        model = self.encoder.model
+        encoder = from_pretrained(config.init)
+        model, self.source = encoder.model, None
         if not (isinstance(model, TokenLM) and isinstance(model.network, MaskedEncoder)):
             remedy = "Set model.family to masked or gaussian for models trained with dlmctl."
             raise ModelError("is not an encoder such as BERT.", where=config.init, remedy=remedy)
-        if not same_encoding(self.tokenizer, self.encoder.tokenizer):
+        if not same_encoding(self.tokenizer, encoder.tokenizer):
             remedy = f"Prepare it with --vocabulary {config.init}"
             what = "was prepared with another tokenizer than that of the encoder."
             raise DataError(what, where=str(data), remedy=remedy)
         if config.model.length > model.config.length:
             what = f"length is {config.model.length}, but the encoder has {model.config.length} positions."
             raise ModelError(what, where="model.length")
+        # That of the data encodes texts alike, but does not know MASK.
+        self.tokenizer = encoder.tokenizer
         torch.manual_seed(config.loop.seed)
         for weight in model.parameters():  # as stored, perhaps in half precision, and in the memory of the file
             weight.data = weight.data.float().clone()
-        counts = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None)).tolist()
-        model.config = model.config.trained_on(counts)
+        model.config = model.config.trained_on(length_counts(self.train))
         self.model = model.requires_grad_(True)  # type: ignore[assignment]
-        self.earlier = EarlierText.of(self.encoder.folder)
+        self.earlier = EarlierText.of(encoder.folder)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write a trained encoder with its tokenizer and the facts of its training text.
@@ -97,10 +97,6 @@ class EncoderTask(MaskedTask):
         Raises:
             UserError: the folder cannot be written.
         """
-        trained, tokenizer = cast("TokenLM", model), cast("CheckpointTokenizer", self.encoder.tokenizer)
+        trained, tokenizer = cast("TokenLM", model), cast("CheckpointTokenizer", self.tokenizer)
         save_encoder(trained, tokenizer, folder, trained.config.sentence_lengths)
         save_training_text(self.train, tokenizer, folder, self.earlier)
-
-    def samples(self, model: nn.Module) -> list[str]:
-        """As ``MaskedTask.samples``."""
-        return self.texts_of(Pretrained(cast("TokenLM", model), self.encoder.tokenizer, Path()))

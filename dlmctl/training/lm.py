@@ -32,7 +32,7 @@ from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
 from dlmctl.training.prompts import Prompts
-from dlmctl.training.rows import Rows, to_device
+from dlmctl.training.rows import Rows, length_counts, to_device
 from dlmctl.training.run_folder import check_apart
 from dlmctl.training.state import digest
 from dlmctl.training.time_sampling import TimeSampler
@@ -91,7 +91,6 @@ class LanguageModelTask:
     def __init__(self, config: LanguageModelConfig, data: Path) -> None:
         self.config = config
         self.train, self.valid, self.tokenizer = load_splits(data)
-        length_counts = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
         settings: dict[str, Any] = dict(config.model)
         self.prompts: Prompts | None = None
         if config.model.label is not None or config.model.source is not None:
@@ -104,7 +103,7 @@ class LanguageModelTask:
             }
         torch.manual_seed(config.loop.seed)
         self.model = DiffusionLM(
-            ModelConfig(**settings, vocab_size=len(self.tokenizer), sentence_lengths=length_counts.tolist())
+            ModelConfig(**settings, vocab_size=len(self.tokenizer), sentence_lengths=length_counts(self.train))
         )
         if config.init is not None:
             initialise(self.model, self.tokenizer, config.init)

@@ -34,7 +34,7 @@ from dlmctl.training.carried_controls import report_carried
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.initial_masked import start_masked_from
 from dlmctl.training.loop import StatelessTask
-from dlmctl.training.rows import Rows, count_in_rows, to_device
+from dlmctl.training.rows import Rows, count_in_rows, length_counts, to_device
 from dlmctl.training.training_text import EarlierText, save_training_text
 from dlmctl.training.word_tags import WordTags, drop_tags
 
@@ -93,12 +93,11 @@ class MaskedTask(StatelessTask):
         self.tags: WordTags | None = None
         if config.tags is not None:
             self.tags = WordTags({"train": self.train, "valid": self.valid}, config.tags)
-        length_counts = np.bincount(np.clip(self.train.lengths - SPECIAL, 0, None))
         torch.manual_seed(config.loop.seed)
         sizes: dict[str, Any] = {
             **dict(config.model),
             "vocab_size": len(self.tokenizer),
-            "sentence_lengths": length_counts.tolist(),
+            "sentence_lengths": length_counts(self.train),
             "tags": [] if self.tags is None else self.tags.names,
         }
         if config.model.family == "uniform":
@@ -200,12 +199,8 @@ class MaskedTask(StatelessTask):
         return nats / max(1, word_count)
 
     def samples(self, model: nn.Module) -> list[str]:
-        """Three texts of the model in training, see ``texts_of``."""
-        return self.texts_of(Pretrained(cast("MaskedLM", model), self.tokenizer, Path()))
-
-    @staticmethod
-    def texts_of(pretrained: Pretrained) -> list[str]:
-        """Three texts of a model at the default settings, with the same noise every time."""
+        """Three texts at the default settings, with the same noise every time."""
+        pretrained = Pretrained(cast("MaskedLM", model), self.tokenizer, Path())
         result = generate(model=pretrained, samples=3, sampler=SamplerSettings(), device="auto")
         return [sample.text for sample in result]
 

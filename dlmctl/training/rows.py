@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.datasets.dataset import Split, padded_batch
+from dlmctl.diffusion.layout import SPECIAL
 
 # The largest share of a GPU's free memory that a data set may take up to be kept there as a whole.
 MAX_MEMORY_SHARE = 1 / 8
@@ -45,6 +46,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on ``device``; copies from the CPU to a GPU are asynchronous."""
     pinned = device.type == "cuda" and tensor.device.type == "cpu"
     return tensor.pin_memory().to(device, non_blocking=True) if pinned else tensor.to(device)
+
+
+def length_counts(split: Split) -> list[int]:
+    """The number of rows of a split by their number of words (or tokens), from 0."""
+    counts: list[int] = np.bincount(np.clip(split.lengths - SPECIAL, 0, None)).tolist()
+    return counts
 
 
 def count_in_rows(split: Split, token_id: int) -> np.ndarray:
