@@ -69,8 +69,9 @@ def _family(model: DiffusionLM | MaskedModel) -> dict[str, str]:
 def _tokens(model: TokenLM) -> dict[str, str]:
     config = model.config
     dtypes = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()}
+    attention = "full attention" if config.block is None else f"attention by blocks of {config.block}"
     return {
-        "family": f"masked: a checkpoint of {config.kind}, run with full attention",
+        "family": f"masked: a checkpoint of {config.kind}, run with {attention}",
         "lengths": "chosen by the model" if config.ends else "chosen before a text is drawn",
         "predicts": f"the token of {'its own' if config.predicts == 'same' else 'the next'} position",
         "MASK": f"token {config.mask_id}",

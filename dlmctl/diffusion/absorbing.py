@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from dlmctl.diffusion.blocks import BlockStep
 from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.masked import attended as attention_mask
-from dlmctl.diffusion.masked_base import Context, MaskedModel, Scores
+from dlmctl.diffusion.masked_base import Context, MaskedModel, NetworkInputs, Scores, Window
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.walks import (
     RANDOM_PLACES,
@@ -26,6 +27,7 @@ from dlmctl.diffusion.walks import (
     word_weights,
 )
 from dlmctl.models.numerics import at_least_float32
+from dlmctl.models.prefix import Prefix
 from dlmctl.text.tokenizer import Tokenizer
 
 # Scores that each CPU thread processes at a time: as many as fit its cache, so that only the first pass is slow.
@@ -35,6 +37,20 @@ PIECE_CPU: int | None = 2**18
 def processes_in_chunks(device: torch.device) -> bool:
     """Whether a walk processes only the open places, a few at a time: not on a GPU, where finding them would wait."""
     return PIECE_CPU is not None and device.type == "cpu"
+
+
+class AttentionBlocks(NamedTuple):
+    """The blocks of a model's attention.
+
+    Attributes:
+        size: positions per block.
+        before: positions before START, or before the last token of the prompt, up to multiples of ``size``.
+        look_ahead: whether the scores of later blocks are needed, too.
+    """
+
+    size: int
+    before: int
+    look_ahead: bool
 
 
 class Absorbing:
@@ -51,6 +67,8 @@ class Absorbing:
         hints: added to the input of each block of the network, ``[layers, B, L, H]``.
         condition: conditions logits ``[B, L, V]`` on the exact constraints; given if a step may write several words of
             a text, which are then drawn one after the other, so that together they still have a completion.
+        stops: ids of the tokens that end a text, if the model writes them: what follows them need not be written.
+        blocks: for models that attend by blocks.
 
     Attributes:
         nats: -log p of the words written so far ``[B]``, each at the step that wrote it.
@@ -68,11 +86,14 @@ class Absorbing:
         given: Tensor | None = None,
         hints: Tensor | None = None,
         condition: Callable[[Tensor], Tensor] | None = None,
+        stops: Tensor | None = None,
+        blocks: AttentionBlocks | None = None,
     ) -> None:
         self.model, self.vocabulary, self.walk, self.settings = model, vocabulary, walk, settings
-        self.condition = condition
-        self.schedule, self.tags, self.context, self.given = iter(schedule), tags, context, given
-        self.hints = hints
+        self.condition, self.stops = condition, stops
+        self.schedule, self.tags, self.context, self.given = schedule, tags, context, given
+        self.hints, self.taken_steps = hints, 0
+        self.blocks, self.prefix = blocks, Prefix()
         self.nats: Tensor | None = None
         self.free: Tensor | None = None
         self.attended: Tensor | None = None
@@ -104,20 +125,43 @@ class Absorbing:
     def scores_of(self, x: Tensor, mask: Tensor | None) -> Scores:
         """The network's scores, before unmasked words are given probability 1."""
         mask = self.attended if self.model.hides_padding else mask
-        return self.model.scores_of(x, attention_mask=mask, aligned=self.tags, context=self.context, hints=self.hints)
+        read = NetworkInputs(attention_mask=mask, aligned=self.tags, context=self.context, hints=self.hints)
+        if self.blocks is not None:
+            first, end, _ = self.schedule[self.taken_steps]
+            size, length = self.blocks.size, x.shape[1]
+            first -= (first + self.blocks.before) % size
+            end = length if self.blocks.look_ahead else min(length, first - (first - end) // size * size)
+            read["window"] = Window(first, end, self.prefix)
+        return self.model.scores_of(x, **read)
 
     def logits_of(self, x: Tensor, scores: Scores) -> Tensor:
         """Logits ``[B, L, V]`` from the ``scores_of`` canvas ``x``; unmasked words have probability 1."""
         return with_fixed_words(at_least_float32(scores(None)), x, self.model.mask_id)
 
+    def skips(self, x: Tensor, noise: SampleNoise) -> bool:
+        """As ``Family.skips``: no place before the end of any text is open, in the block that would be written."""
+        if self.walk is remasking or (self.stops is None and self.settings.threshold is None):
+            return False
+        is_open = self._free_in(self.schedule[self.taken_steps], x) & (x == self.model.mask_id)
+        if self.stops is not None:
+            is_stop = torch.isin(x, self.stops)
+            is_stop[:, 0] = False
+            is_open &= is_stop.cumsum(1) == 0
+        if bool(is_open.any()):
+            return False
+        noise.uniform(2, x)
+        self.taken_steps += 1
+        return True
+
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
-        assert self.free is not None
         assert self.nats is not None
         uniform = noise.uniform(2, x)
-        first, end, stride = next(self.schedule)
-        place = torch.arange(x.shape[1], device=x.device)
-        free = self.free & (place >= first) & (place < end)
-        most = end - first if stride.most is None or self.walk in RANDOM_PLACES else stride.most
+        block_step = self.schedule[self.taken_steps]
+        self.taken_steps += 1
+        stride, free = block_step.stride, self._free_in(block_step, x)
+        writes_counts = stride.most is not None and self.walk not in RANDOM_PLACES and self.settings.threshold is None
+        most = stride.most if writes_counts else block_step.end - block_step.first
+        assert most is not None
         places = self._open_places(x, free) if estimate.unguided is None else None
         if places is not None:
             new, nats = self._in_pieces(x, places, estimate, free, stride, uniform, most)
@@ -132,6 +176,12 @@ class Absorbing:
         if estimate.unguided is not None:
             ratio = committed_log_ratio(x, new, estimate.unguided, estimate.logits, self.settings, most)
         return StepResult(new, new, torch.zeros(len(x)), ratio)
+
+    def _free_in(self, step: BlockStep, x: Tensor) -> Tensor:
+        """The places ``[B, L]`` that a step may write."""
+        assert self.free is not None
+        place = torch.arange(x.shape[1], device=x.device)
+        return self.free & (place >= step.first) & (place < step.end)
 
     def joint_until(self, times: Tensor, *, alone: bool) -> float:
         """The time at and below which exact controls are applied to the likeliest text as a whole.

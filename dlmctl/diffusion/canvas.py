@@ -162,6 +162,9 @@ class Uniform:
             new = torch.cat([x[:, :1], likeliest], 1)
         return StepResult(new, new, torch.zeros(len(x)))
 
+    def skips(self, x: Tensor, noise: SampleNoise) -> bool:
+        return False
+
     def take(self, rows: Tensor) -> None:
         raise NotImplementedError("a canvas has no particles")
 

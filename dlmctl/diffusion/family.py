@@ -105,6 +105,9 @@ class Family(Protocol):
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
         """Sample x_s, for s < t, given the guided estimate."""
 
+    def skips(self, x: Tensor, noise: SampleNoise) -> bool:
+        """Whether the next step would change no text; it then counts as taken. May wait for the device."""
+
     def take(self, rows: Tensor) -> None:
         """Continue with the texts ``rows`` of the batch, as many as before."""
 

@@ -39,6 +39,9 @@ class Gaussian:
             return StepResult(mean, mean, to_like(variance, x))
         return StepResult(mean + to_like(variance.sqrt(), x) * noise(mean), mean, to_like(variance, x))
 
+    def skips(self, x: Tensor, noise: SampleNoise) -> bool:
+        return False
+
     def take(self, rows: Tensor) -> None:
         """Nothing to do: texts that replace each other have the same label and source."""
 

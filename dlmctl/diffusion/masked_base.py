@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlmctl.diffusion.masking import mask_by_count
 from dlmctl.models.numerics import at_least_float32
+from dlmctl.models.prefix import Prefix
 
 # Presets and drawing functions are looked up by these names.
 MaskedFamily = Literal["masked", "tokens", "canvas", "uniform"]
@@ -30,6 +31,20 @@ class Context(NamedTuple):
     mask: Tensor
 
 
+class Window(NamedTuple):
+    """The part of a canvas ``[B, L]`` that a step needs, for models that attend by blocks.
+
+    Attributes:
+        first: the places before it are in blocks that no longer change; below 0 for places of the prompt.
+        end: from it on, nothing is needed.
+        prefix: what is kept of the former.
+    """
+
+    first: int
+    end: int
+    prefix: Prefix
+
+
 class NetworkInputs(TypedDict, total=False):
     """Inputs of a network in addition to the canvas ``[B, L]``.
 
@@ -38,12 +53,14 @@ class NetworkInputs(TypedDict, total=False):
         aligned: the label of each position ``[B, L]``, for models that take labels.
         context: a prompt before each row, for models that take one.
         hints: added to the input of each block, ``[layers, B, L, H]``, for models that take them.
+        window: the places that are needed, for models that attend by blocks; scores of others are meaningless.
     """
 
     attention_mask: Tensor | None
     aligned: Tensor | None
     context: Context | None
     hints: Tensor | None
+    window: Window
 
 
 class TextSettings(Protocol):

@@ -1,14 +1,16 @@
-"""Third-party masked models over the tokens of any tokenizer: LLaDA, Dream, MDLM, BERT."""
+"""Third-party masked models over the tokens of any tokenizer: LLaDA, Dream, SDAR, MDLM, BERT."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal, Protocol, Unpack
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 from torch import Tensor, nn
 
-from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel, NetworkInputs, Scores
+from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel, NetworkInputs, Scores, Window
+from dlmctl.models.prefix import Prefix
 
 
 class TokenConfig(BaseModel):
@@ -25,7 +27,9 @@ class TokenConfig(BaseModel):
     predicts: Literal["same", "next"] = Field(description="which token a position scores: its own or the next")
     sampler: str = Field(description="the sampler of its authors, or the default one")
     block: int | None = Field(
-        default=None, gt=0, description="positions per block, written before the next block; None for no blocks"
+        default=None,
+        gt=0,
+        description="positions per block: each attends to its own block and those before; None: each attends to all",
     )
     ends: bool = Field(default=True, description="whether the model writes END where a text ends")
     new_tokens: int = Field(default=128, gt=0, description="most tokens of a text, unless others are asked for")
@@ -50,6 +54,14 @@ class Network(Protocol):
     def hidden(self, ids: Tensor, mask: Tensor | None = None) -> Tensor: ...
 
     def head(self, hidden: Tensor) -> Tensor: ...
+
+
+class BlockNetwork(Network, Protocol):
+    """The interface of a network that can attend by blocks."""
+
+    def hidden(
+        self, ids: Tensor, mask: Tensor | None = None, block: int | None = None, prefix: Prefix | None = None
+    ) -> Tensor: ...
 
 
 class TokenLM(MaskedModel):
@@ -83,6 +95,11 @@ class TokenLM(MaskedModel):
         return network
 
     @property
+    def _block_reader(self) -> BlockNetwork:
+        network: BlockNetwork = self.network  # type: ignore[assignment]
+        return network
+
+    @property
     def mask_id(self) -> int:
         """The id of MASK."""
         return self.config.mask_id
@@ -108,11 +125,44 @@ class TokenLM(MaskedModel):
             ids = torch.cat([context.ids, canvas[:, 1:]], 1)
             mask = torch.cat([context.mask, canvas_mask[:, 1:]], 1)
             first = context.ids.shape[1] - 1
-        hidden = self._reader.hidden(ids, mask)
+        if self.config.block is None:
+            hidden = self._reader.hidden(ids, mask)
+        else:
+            hidden = self._hidden_by_blocks(ids, mask, first, read.get("window"))
         if self.config.predicts == "next":
             hidden = torch.cat([hidden[:, :1], hidden[:, :-1]], 1)
         hidden = hidden[:, first:]
         return lambda positions: self._scores(hidden, positions).to(canvas.device)
+
+    def _hidden_by_blocks(self, ids: Tensor, mask: Tensor | None, prompt: int, window: Window | None) -> Tensor:
+        """Hidden states ``[B, S, H]`` of ``ids [B, S]``, the first ``prompt`` of them before the canvas; 0 outside the
+        window."""
+        reader, block = self._block_reader, self.config.block
+        if window is None:
+            return reader.hidden(ids, mask, block)
+        length, end = ids.shape[1], prompt + window.end
+        ids, mask = ids[:, :end], None if mask is None else mask[:, :end]
+        kept = window.prefix.kept(ids)
+        hidden = reader.hidden(ids, mask, block, window.prefix)
+        # If a position scores the next token, the first place of the window needs the one before it.
+        window.prefix.keep(ids[:, : max(0, prompt + window.first - (self.config.predicts == "next"))])
+        return F.pad(hidden, (0, 0, kept, length - end))
+
+    def bound_nats(
+        self, ids: Tensor, places: Tensor, share: Tensor, order: Tensor, **read: Unpack[NetworkInputs]
+    ) -> Tensor:
+        """As ``MaskedModel.bound_nats``; for models that attend by blocks, the sum of the bounds of all blocks, each
+        given those before it (Arriola et al. 2025, section 3.1), estimated from one block of each row at random."""
+        if self.config.block is None:
+            return super().bound_nats(ids, places, share, order, **read)
+        block = torch.arange(ids.shape[1], device=ids.device) // self.config.block
+        sizes = torch.zeros(len(ids), int(block[-1]) + 1, device=ids.device).index_add(1, block, places.float())
+        has_places = sizes > 0
+        counts = has_places.sum(1)
+        drawn = (share * counts).long()
+        number = (has_places.cumsum(1) <= drawn[:, None]).sum(1)
+        nats = super().bound_nats(ids, places & (block == number[:, None]), share * counts - drawn, order, **read)
+        return nats * counts
 
     def _scores(self, hidden: Tensor, positions: Tensor | None) -> Tensor:
         """As ``Scores``, on the device of ``hidden [B, L, H]``: if the network spans several devices, the last one."""

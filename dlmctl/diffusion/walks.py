@@ -42,12 +42,15 @@ class WalkSettings(NamedTuple):
         temperature: for sampling words; 0 takes the likeliest.
         min_p: words below this fraction of the likeliest word's probability are excluded (Nguyen et al. 2024).
         remask: the highest probability with which a step masks a committed word again (ReMDM's ``eta_cap``).
+        threshold: the probability from which a word is written, however many words a step writes (Wu et al. 2025,
+            section 3.3); None for no such words. Only for walks whose order is that of the words' probabilities.
     """
 
     mask_id: int
     temperature: float = 1.0
     min_p: float = 0.0
     remask: float = 0.0
+    threshold: float | None = None
 
 
 class Walk(Protocol):
@@ -127,8 +130,8 @@ def low_confidence(
     A word is sampled for every open place; its probability is taken before temperature and truncation.
     """
     words = drawn(word_weights(logits, settings), noise.words)
-    scores = logits.gather(-1, words[..., None])[..., 0] - logits.logsumexp(-1)
-    return _commit(canvas, words, scores.exp(), free, stride, noise, settings)
+    scores = (logits.gather(-1, words[..., None])[..., 0] - logits.logsumexp(-1)).exp()
+    return _commit(canvas, words, scores, free, stride, noise, settings, settings.threshold)
 
 
 def confidence(
@@ -139,7 +142,7 @@ def confidence(
     weights = word_weights(logits, settings)
     words = drawn(weights, noise.words)
     scores = weights.gather(-1, words[..., None])[..., 0] / weights.sum(-1)
-    return _commit(canvas, words, scores, free, stride, noise, settings)
+    return _commit(canvas, words, scores, free, stride, noise, settings, settings.threshold)
 
 
 def margin(
@@ -171,6 +174,10 @@ WALKS: dict[str, Walk] = {
     "entropy": entropy,
 }
 
+# Walks that draw a word for every open place and keep the likeliest draws, so that the kept words do not follow their
+# probabilities.
+LIKELIEST_DRAWS = ("confidence", "low_confidence")
+
 # Walks that write each open place at random, rather than a fixed number of places per step.
 RANDOM_PLACES = (ancestral, remasking)
 
@@ -183,6 +190,7 @@ def _commit(
     stride: Stride,
     noise: StepNoise,
     settings: WalkSettings,
+    sure: float | None = None,
 ) -> Tensor:
     """Write words at the open places with the highest scores: ceil(m / strides left) of m open places.
 
@@ -191,13 +199,16 @@ def _commit(
     Args:
         words: ``[B, L]``, the words to write; or weights ``[B, L, V]``, to sample words only at the chosen places.
         scores: ``[B, L]``.
+        sure: the score from which a word is written in any case.
     """
     is_open = free & (canvas == settings.mask_id)
     most = -(-canvas.shape[1] // stride.left) if stride.most is None else stride.most
     # Stable, so that ties go to the leftmost place whatever the width of the batch.
     ranked = scores.masked_fill(~is_open, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    places = ranked[:, :most]
+    places = ranked[:, :most] if sure is None else ranked
     write_counts = -(-is_open.sum(1) // stride.left)
+    if sure is not None:
+        write_counts = torch.maximum(write_counts, (is_open & (scores >= sure)).sum(1))
     rows = torch.arange(len(canvas), device=canvas.device)[:, None]
     new = words[rows, places]
     if new.dim() == 3:

@@ -88,6 +88,13 @@ class SamplerSettings(StrictSettings):
         lt=1,
         description="masked models: words below this share of the likeliest one's probability are left out",
     )
+    threshold: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="masked models: probability from which words are written at once, beside those that each step "
+        "writes anyway; null: none",
+    )
     remask: float = Field(
         default=0.0, ge=0, le=1, description="remasking: largest probability that a word is masked again in a step"
     )
@@ -121,7 +128,8 @@ class SamplerSettings(StrictSettings):
         default=None,
         ge=1,
         le=65_536,
-        description="masked models: places that are written before those after them; null: all at once",
+        description="masked models: places that are written before those after them; null: all at once, or the blocks "
+        "of the model",
     )
     clamp: bool = Field(default=False, description="round the x_0 estimate to words at every step")
     top_p: float | None = Field(

@@ -9,7 +9,7 @@ from torch import nn
 
 from dlmctl import processes
 from dlmctl.diffusion.tokens import TokenLM
-from dlmctl.models.full_attention import FullAttention
+from dlmctl.models.decoder_network import DecoderNetwork
 
 # The share of a GPU's free memory that weights may take; the rest is for scores and hidden states.
 WEIGHT_SHARE = 0.7
@@ -18,7 +18,7 @@ WEIGHT_SHARE = 0.7
 def move_to_device(model: nn.Module, device: torch.device) -> None:
     """Move a model to a device. A checkpoint that does not fit into the free memory of one GPU is spread over all of
     them, block by block, if this is the only process."""
-    if isinstance(model, TokenLM) and isinstance(model.network, FullAttention):
+    if isinstance(model, TokenLM) and isinstance(model.network, DecoderNetwork):
         if getattr(model.network.network, "hf_device_map", None) is not None:
             return  # already spread
         if device.type == "cuda" and torch.cuda.device_count() > 1 and processes.count() == 1:
@@ -30,7 +30,7 @@ def move_to_device(model: nn.Module, device: torch.device) -> None:
     model.to(device)
 
 
-def device_map(network: FullAttention, budgets: Mapping[int, int]) -> dict[str, int | str]:
+def device_map(network: DecoderNetwork, budgets: Mapping[int, int]) -> dict[str, int | str]:
     """The device of each part of a network, in order and without dividing a block.
 
     Args:
@@ -45,7 +45,7 @@ def device_map(network: FullAttention, budgets: Mapping[int, int]) -> dict[str, 
     return places
 
 
-def spread(network: FullAttention, places: Mapping[str, int | str]) -> None:
+def spread(network: DecoderNetwork, places: Mapping[str, int | str]) -> None:
     """Move the parts of a network to ``places``, with hooks that move its activations along."""
     from accelerate import dispatch_model
 

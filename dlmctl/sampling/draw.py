@@ -33,6 +33,7 @@ from dlmctl.sampling.particles import expanded, require_reward
 from dlmctl.sampling.plan import DrawBatch, Job, Plan
 from dlmctl.sampling.possible_draws import check_branches, max_texts, possible_layouts
 from dlmctl.sampling.prompted import length_weights
+from dlmctl.sampling.text_blocks import attention_blocks
 from dlmctl.sampling.trace import Frame, Recorder
 from dlmctl.sampling.unused_settings import require_used
 from dlmctl.sampling.walk import OnStep, Step
@@ -112,15 +113,20 @@ def draw_batches(
     batch_count = len(ready)
     for number in range(batch_count):
         branch_plan, batch, control = ready.popleft()
+        steps = 0
 
         def watch(step: Step, number: int = number) -> Tensor | None:
+            nonlocal steps
+            steps = step.steps
             if progress is not None:
-                progress(number * step.steps + step.number + 1, batch_count * step.steps)
+                progress(number * steps + step.number + 1, batch_count * steps)
             return on_step(step.detached()) if on_step is not None else None
 
         with own_modes(), torch.enable_grad():
             control = prepare_batch(branch_plan, batch) if control is None else control
             texts = list(_draw_batch(branch_plan, batch, control, watch))
+        if progress is not None and steps:
+            progress((number + 1) * steps, batch_count * steps)  # the last steps may have been skipped
         yield texts
 
 
@@ -172,14 +178,17 @@ def _batches(plan: Plan, rows: Batch, max_rows: int) -> Iterator[Batch]:
 
 def _groups(plan: Plan, rows: Batch) -> list[Batch]:
     """Groups of rows that may share a batch, sorted by positions: the sizes of blanks are open in all or in none; on a
-    canvas, prompts have the same length; and texts have the same number of words if their steps depend on it."""
+    canvas, prompts have the same length; and texts have the same number of words and the same blocks if their steps
+    depend on these."""
     prompt = plan.prompt if plan.pretrained.model.family == "canvas" else None
     by_words = steps_by_words(plan.sampler, plan.pretrained.model)
-    groups: dict[tuple[int, bool], Batch] = defaultdict(list)
+    groups: dict[tuple[int, int, bool], Batch] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row[1].positions):
         draw, layout = row
         prompt_length = len(prompt.text(draw.sample)) if prompt is not None else 0
-        groups[layout.open if by_words else prompt_length, layout.sizes_open].append(row)
+        blocks = attention_blocks(plan, draw, look_ahead=False)
+        key = layout.open if by_words else prompt_length, 0 if blocks is None else blocks.before, layout.sizes_open
+        groups[key].append(row)
     return [groups[key] for key in sorted(groups)]
 
 

@@ -13,10 +13,10 @@ from dlmctl.diffusion.blocks import BlockStep, block_schedule
 from dlmctl.diffusion.layout import Layout, Layouts, batch_layouts, uniform_logits
 from dlmctl.diffusion.masked_base import Context, MaskedModel
 from dlmctl.diffusion.model import DiffusionLM
-from dlmctl.diffusion.noise import SampleNoise
+from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.diffusion.uniform import UniformWalk
-from dlmctl.diffusion.walks import RANDOM_PLACES, WALKS, WalkSettings
+from dlmctl.diffusion.walks import LIKELIEST_DRAWS, RANDOM_PLACES, WALKS, WalkSettings
 from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
@@ -26,14 +26,12 @@ from dlmctl.sampling.open_places import OpenSteered, steers_places_independently
 from dlmctl.sampling.particles import particles_for
 from dlmctl.sampling.plan import Finished, Job, Plan
 from dlmctl.sampling.steering import Steered, weighted_sum
+from dlmctl.sampling.text_blocks import attention_blocks, block_size, first_block
 from dlmctl.sampling.walk import walk
+from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import Tokenizer
 
 WALK_FAMILIES: dict[str, type[Absorbing]] = {"masked": Absorbing, "tokens": Absorbing, "uniform": UniformWalk}
-
-# Samplers that draw a word for every open place and keep the likeliest draws, so that the kept words do not follow
-# their probabilities.
-LIKELIEST_DRAWS = ("confidence", "low_confidence")
 
 
 @torch.no_grad()
@@ -50,32 +48,14 @@ def draw_masked(job: Job) -> Finished:
     layouts = batch_layouts([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
     vocabulary = plan.pretrained.tokenizer
-    places = torch.where(layouts.words >= 0, layouts.words, layouts.positions - 1)
-    fixed_words = None if control is None else forced_words(control, layouts, vocabulary, len(model.embeddings))
-    # At scale 0 the network gets no hints from the controls either.
-    guiding = control if plan.guidance.scale else None
-    name = sampler_name(sampler, guiding, model)
-    writes_counts = WALKS[name] not in RANDOM_PLACES
-    max_open = _max_open(places, fixed_words) if writes_counts and sampler.block is None else int(places.max())
-    # If each step writes a fixed number of places, steps after the last place would write nothing.
-    limits_steps = writes_counts and model.family != "uniform"
-    steps = min(sampler.steps or max_open, max_open) if limits_steps else sampler.steps or max_open
-    settings = WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, remask=sampler.remask)
-    schedule = _schedule(steps, int(places.max()), sampler.block)
-    tags, context = aligned_tags(model, guiding, layouts), context_of(plan, batch, layouts.words.device)
-    family_class, hints = WALK_FAMILIES[model.family], hints_of(guiding)
-    one_by_one = steps >= max_open and writes_counts
-    condition = None if one_by_one or model.family != "masked" else exact_condition(control)
-    family = family_class(
-        model, vocabulary, WALKS[name], settings, schedule, tags, context, fixed_words, hints, condition
-    )
+    family, steps, one_by_one = _planned_walk(plan, batch, layouts, control)
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     joint_until = family.joint_until(times, alone=one_by_one)
     recorded = sampler.compile and is_faster_recorded(layouts.words.device, model.family, steps)
     scores_open_places = (
         processes_in_chunks(layouts.words.device)
         and not recorded
-        and family_class is Absorbing
+        and type(family) is Absorbing
         and sampler.particles == 1
     )
     steered_class = OpenSteered if scores_open_places and steers_places_independently(control) else Steered
@@ -85,9 +65,44 @@ def draw_masked(job: Job) -> Finished:
     with networks_in(sampler.precision, layouts.words.device):
         particles = particles_for(plan, batch, steered)
         x = walk(family, steered, layouts, times, noise, watch, particles)
+        x = x.masked_fill(x == model.mask_id, vocabulary.pad_id)  # what follows the end of a text
         nats = [None] * len(batch) if family.nats is None else family.nats.tolist()
         finished = Finished(x, steered.problems, nats)
         return finished if particles is None else particles.finish(finished, len(model.embeddings))
+
+
+def _planned_walk(
+    plan: Plan, batch: Batch, layouts: Layouts, control: PreparedAll | None
+) -> tuple[Absorbing, int, bool]:
+    """The family of a batch with its schedule, its number of steps, and whether each writes at most one word."""
+    model, sampler, vocabulary = plan.pretrained.masked, plan.sampler, plan.pretrained.tokenizer
+    places = torch.where(layouts.words >= 0, layouts.words, layouts.positions - 1)
+    fixed_words = None if control is None else forced_words(control, layouts, vocabulary, len(model.embeddings))
+    # At scale 0 the network gets no hints from the controls either.
+    guiding = control if plan.guidance.scale else None
+    walk_of_words = WALKS[sampler_name(sampler, guiding, model)]
+    writes_counts = walk_of_words not in RANDOM_PLACES
+    block = block_size(sampler, model)
+    max_open = _max_open(places, fixed_words) if writes_counts and block is None else int(places.max())
+    # If each step writes a fixed number of places, steps after the last place would write nothing.
+    limits_steps = writes_counts and model.family != "uniform"
+    steps = min(sampler.steps or max_open, max_open) if limits_steps else sampler.steps or max_open
+    one_by_one = steps >= max_open and writes_counts and sampler.threshold is None
+    family = WALK_FAMILIES[model.family](
+        model,
+        vocabulary,
+        walk_of_words,
+        WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, sampler.remask, sampler.threshold),
+        _schedule(steps, int(places.max()), block, first_block(plan, batch[0][0])),
+        tags=aligned_tags(model, guiding, layouts),
+        context=context_of(plan, batch, layouts.words.device),
+        given=fixed_words,
+        hints=hints_of(guiding),
+        condition=None if one_by_one or model.family != "masked" else exact_condition(control),
+        stops=_stops(vocabulary, layouts),
+        blocks=attention_blocks(plan, batch[0][0], look_ahead=control is not None),
+    )
+    return family, steps, one_by_one
 
 
 def forced_words(control: PreparedAll, layouts: Layouts, vocabulary: Tokenizer, size: int) -> Tensor | None:
@@ -108,21 +123,29 @@ def _max_open(places: Tensor, fixed_words: Tensor | None) -> int:
     return max(1, int(is_open.sum(1).max()))
 
 
-def _schedule(steps: int, places: int, block: int | None) -> list[BlockStep]:
+def _stops(vocabulary: Tokenizer, layouts: Layouts) -> Tensor | None:
+    """The ids of the tokens that end a text, for models that write them."""
+    if not isinstance(vocabulary, CheckpointTokenizer) or bool((layouts.words >= 0).any()):
+        return None
+    return torch.tensor(sorted(vocabulary.stop_ids - {vocabulary.mask_id}), device=layouts.words.device)
+
+
+def _schedule(steps: int, places: int, block: int | None, first: int | None) -> list[BlockStep]:
     try:
-        return block_schedule(steps, places, block)
+        return block_schedule(steps, places, block, first)
     except ValueError as error:
         raise RecipeError(f"{error}.", where="sampler.block", remedy="Give more steps, or larger blocks.") from None
 
 
-def require_steps(sampler: SamplerSettings, layout: Layout) -> None:
+def require_steps(plan: Plan, draw: Draw, layout: Layout) -> None:
     """Check that there are enough steps for the blocks of a text.
 
     Raises:
         RecipeError: there are fewer steps than blocks.
     """
-    if sampler.block is not None and sampler.steps is not None:
-        _schedule(sampler.steps, layout.open, sampler.block)
+    block = block_size(plan.sampler, plan.pretrained.model)
+    if block is not None and plan.sampler.steps is not None:
+        _schedule(plan.sampler.steps, layout.open, block, first_block(plan, draw))
 
 
 def context_of(plan: Plan, batch: Batch, device: torch.device) -> Context | None:
@@ -149,6 +172,8 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: M
         what = "a uniform model redraws all words at every step, and has no other sampler and no blocks."
         raise RecipeError(what, where="sampler", remedy="Leave sampler.name and sampler.block out.")
     has_particles = sampler.particles > 1
+    if sampler.threshold is not None:
+        return _name_by_probability(sampler, model)
     if sampler.name == "auto" and isinstance(model, TokenLM):
         model_sampler = model.config.sampler
         return "entropy" if has_particles and model_sampler in LIKELIEST_DRAWS else model_sampler
@@ -166,13 +191,23 @@ def sampler_name(sampler: SamplerSettings, control: PreparedAll | None, model: M
     return sampler.name
 
 
+def _name_by_probability(sampler: SamplerSettings, model: MaskedModel) -> str:
+    """The requested walk where a threshold of probability says which words are written."""
+    if sampler.particles > 1 or model.family == "uniform" or sampler.name not in ("auto", *LIKELIEST_DRAWS):
+        what = "needs a sampler that writes the words of the highest probability first, without particles."
+        raise RecipeError(what, where="sampler.threshold", remedy=f"Take auto or one of {', '.join(LIKELIEST_DRAWS)}.")
+    if sampler.name != "auto":
+        return sampler.name
+    return "low_confidence" if isinstance(model, TokenLM) else "confidence"
+
+
 def steps_by_words(sampler: SamplerSettings, model: DiffusionLM | MaskedModel) -> bool:
     """Whether the steps of a text depend on its number of words, so that only texts of the same number may share a
     batch."""
     if model.family not in WALK_FAMILIES:
         return False
     at_random = WALKS.get(sampler.name) in RANDOM_PLACES or model.family == "uniform"
-    return sampler.block is not None or (sampler.steps is None and at_random)
+    return block_size(sampler, model) is not None or (sampler.steps is None and at_random)
 
 
 def exact_condition(control: PreparedAll | None) -> Callable[[Tensor], Tensor] | None:

@@ -81,7 +81,7 @@ def impossible_draws(plan: Plan, draws: Sequence[Draw]) -> dict[int, RecipeError
         try:
             check_branches(plan, draw)
             _, (_, layout) = _possible(plan, draw, {})
-            require_steps(plan.sampler, layout)
+            require_steps(plan, draw, layout)
         except RecipeError as error:
             errors[draw.sample] = error
     return errors
@@ -116,7 +116,7 @@ def _faults(plan: Plan, draws: Sequence[Draw], lengths: Lengths) -> dict[Draw, R
     for draw in draws:
         try:
             layout = layout_of(plan, draw, lengths.get(draw.sample))
-            require_steps(plan.sampler, layout)
+            require_steps(plan, draw, layout)
             rows.append((draw, layout))
         except RecipeError as error:
             faults[draw] = error

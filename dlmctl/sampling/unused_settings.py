@@ -15,10 +15,10 @@ UNUSED = {
     "masked": (LATENT, "masked"),
     # The positions of a text over tokens are set by `new_tokens`, on a canvas by the checkpoint.
     "tokens": ((*LATENT, "canvas"), "LLaDA, Dream, MDLM or BERT"),
-    "uniform": (LATENT, "uniform"),
-    "canvas": ((*LATENT, "temperature", "min_p", "remask", "canvas", "new_tokens"), "DiffusionGemma"),
+    "uniform": ((*LATENT, "threshold"), "uniform"),
+    "canvas": ((*LATENT, "temperature", "min_p", "threshold", "remask", "canvas", "new_tokens"), "DiffusionGemma"),
     # Not `min_p`: presets of masked models, which are the default, set it.
-    "gaussian": (("block",), "latent"),
+    "gaussian": (("block", "threshold"), "latent"),
 }
 # Families whose texts end within a number of new tokens; other families fix the length before a text is drawn.
 TOKEN_FAMILIES = ("tokens", "canvas")

@@ -122,6 +122,7 @@ def read_tokenizer(
     splitting: Literal["gpt2", "qwen2"],
     mask_id: int | None,
     default_roles: Mapping[str, str] = MappingProxyType({}),
+    mask_token: str | None = None,
 ) -> CheckpointTokenizer:
     """The tokeniser in a folder: from ``tokenizer.json``, from ``vocab.json`` with ``merges.txt``, or from the
     ``vocab.txt`` of a BERT.
@@ -131,6 +132,7 @@ def read_tokenizer(
         mask_id: the id of MASK, if the configuration of the model has it.
         default_roles: the special tokens of an encoder by role. Given, a text begins and ends with its ``cls_token``
             and ``sep_token``, if it names them.
+        mask_token: MASK, if nothing says which token it is.
 
     Raises:
         ModelError: a file is missing or damaged, or there is no END or no MASK.
@@ -164,7 +166,7 @@ def read_tokenizer(
             raise
         raise ModelError(f"no tokenizer could be read: {short_message(error)}.", where=str(folder)) from None
     if mask_id is None:
-        mask_id = inner.mask_token_id
+        mask_id = core.token_to_id(mask_token) if inner.mask_token is None and mask_token else inner.mask_token_id
     if mask_id is None or inner.eos_token_id is None:
         lacking = "MASK (mask_token_id)" if mask_id is None else "END (eos_token)"
         raise ModelError(f"neither its configuration nor its tokenizer says which token is {lacking}.", where=str(path))

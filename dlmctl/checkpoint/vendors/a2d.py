@@ -1,6 +1,8 @@
-"""A2D (dLLM, Zhou et al. 2025): Llama, Qwen2 and Qwen3 with full attention, trained on as masked diffusion models.
+"""A2D (dLLM, Zhou et al. 2025): Llama, Qwen2 and Qwen3, trained on as masked diffusion models.
 
-Unlike Dream they predict the token of their own position. Their MASK is a token that was added to the tokenizer.
+Unlike Dream they predict the token of their own position. Their MASK is a token that was added to the tokenizer. They
+have full attention; those trained as block diffusion (BD3LM) do not say so in ``config.json``, unless ``block_size`` is
+added to it.
 """
 
 from __future__ import annotations
@@ -9,10 +11,10 @@ from functools import partial
 from typing import Literal
 
 from dlmctl.checkpoint.vendors.declared import Vendor
-from dlmctl.checkpoint.vendors.decoder import DecoderSizes, Kind, network, rename, shape
+from dlmctl.checkpoint.vendors.decoder import BlockSizes, Kind, network, rename, shape
 
 
-class A2DSizes(DecoderSizes):
+class A2DSizes(BlockSizes):
     """``config.json`` of an A2D model."""
 
     attention_bias: Literal[False] = False

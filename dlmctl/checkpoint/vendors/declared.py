@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 # Bounds above those of any checkpoint, so that the sizes claimed by a file are limited before anything is built.
 Width = Annotated[int, Field(strict=True, gt=0, le=1_048_576)]
@@ -15,6 +15,7 @@ Heads = Annotated[int, Field(strict=True, gt=0, le=1024)]
 Rows = Annotated[int, Field(strict=True, gt=4, le=4_000_000)]
 Positions = Annotated[int, Field(strict=True, gt=2, le=10_000_000)]
 Id = Annotated[int, Field(strict=True, ge=0, lt=4_000_000)]
+Block = Annotated[int, Field(strict=True, gt=0, le=65_536)]
 Epsilon = Annotated[float, Field(gt=0, lt=1)]
 Base = Annotated[float, Field(gt=1, le=1e12)]
 
@@ -45,12 +46,14 @@ class Shape(NamedTuple):
         rows: rows of the embedding table.
         length: maximum number of positions.
         mask_id: the id of MASK, None if only the tokenizer defines it.
+        block: positions per block of its attention, None if each attends to all positions.
     """
 
     rows: int
     width: int
     length: int
     mask_id: int | None
+    block: int | None = None
 
 
 class Vendor(NamedTuple):
@@ -67,7 +70,10 @@ class Vendor(NamedTuple):
         sampler: the sampler used by its authors.
         splitting: how its tokenizer splits text where it is stored as ``vocab.json`` and ``merges.txt``.
         tokenizer: the hub name of its tokenizer, for checkpoints without one.
-        roles: its special tokens by role (bos, eos, unk, pad, mask), for tokenizers that do not name them.
+        roles: its special tokens by role (bos, eos, unk, pad, mask), for tokenizers of encoders that do not name them.
+        mask_token: MASK, if neither ``config.json`` nor the tokenizer says which token it is.
+        convert: the tensors of the network from the renamed ones of the checkpoint and the sizes, where more than names
+            differs.
         ends: whether it writes END where a text ends; otherwise the number of tokens is chosen before.
         new_tokens: the most tokens of a text, unless others are asked for.
     """
@@ -82,5 +88,7 @@ class Vendor(NamedTuple):
     splitting: Literal["gpt2", "qwen2"] = "gpt2"
     tokenizer: str | None = None
     roles: Mapping[str, str] = {}
+    mask_token: str | None = None
+    convert: Callable[[dict[str, Tensor], Any], dict[str, Tensor]] | None = None
     ends: bool = True
     new_tokens: int = 128

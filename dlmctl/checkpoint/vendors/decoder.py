@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from torch import nn
 
 from dlmctl.checkpoint.vendors.declared import (
     Base,
+    Block,
     Epsilon,
     Heads,
     Id,
@@ -19,7 +20,7 @@ from dlmctl.checkpoint.vendors.declared import (
     Sizes,
     Width,
 )
-from dlmctl.models.full_attention import FullAttention
+from dlmctl.models.decoder_network import DecoderNetwork
 
 Kind = Literal["llama", "qwen2", "qwen3"]
 
@@ -61,13 +62,25 @@ class DecoderSizes(Sizes):
     rope_parameters: Rope | None = None
 
 
+class BlockSizes(DecoderSizes):
+    """The same of a checkpoint that may attend by blocks."""
+
+    block_size: Block | None = None
+
+
 def shape(sizes: DecoderSizes) -> Shape:
     """The sizes that the toolkit needs."""
-    return Shape(sizes.vocab_size, sizes.hidden_size, sizes.max_position_embeddings, sizes.mask_token_id)
+    block = sizes.block_size if isinstance(sizes, BlockSizes) else None
+    return Shape(sizes.vocab_size, sizes.hidden_size, sizes.max_position_embeddings, sizes.mask_token_id, block)
 
 
 def network(kind: Kind, sizes: DecoderSizes) -> nn.Module:
     """The network of these sizes, see ``decoder``."""
+    return decoder(kind, settings_of(sizes))
+
+
+def settings_of(sizes: DecoderSizes) -> Decoder:
+    """The sizes by their names in transformers."""
     settings = Decoder(
         vocab_size=sizes.vocab_size,
         hidden_size=sizes.hidden_size,
@@ -82,7 +95,7 @@ def network(kind: Kind, sizes: DecoderSizes) -> nn.Module:
     )
     if sizes.head_dim is not None:
         settings["head_dim"] = sizes.head_dim
-    return decoder(kind, settings)
+    return settings
 
 
 def rename(name: str) -> str | None:
@@ -91,21 +104,30 @@ def rename(name: str) -> str | None:
 
 
 def decoder(kind: Kind, sizes: Decoder) -> nn.Module:
-    """``LlamaForCausalLM``, ``Qwen2ForCausalLM`` or ``Qwen3ForCausalLM``, with full attention.
+    """``LlamaForCausalLM``, ``Qwen2ForCausalLM`` or ``Qwen3ForCausalLM``, without their causal masks.
 
     Raises:
         ValueError: the sizes are inconsistent.
     """
     import transformers
 
+    settings = for_transformers(sizes)
+    if kind == "llama":
+        config = transformers.LlamaConfig(**settings, attention_bias=False, mlp_bias=False)
+        return DecoderNetwork(transformers.LlamaForCausalLM(config))
+    if kind == "qwen2":
+        return DecoderNetwork(transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**settings)))
+    return DecoderNetwork(transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**settings, attention_bias=False)))
+
+
+def for_transformers(sizes: Decoder) -> dict[str, Any]:
+    """The settings of a configuration of transformers.
+
+    Raises:
+        ValueError: the sizes are inconsistent.
+    """
     if "head_dim" not in sizes and sizes["hidden_size"] % sizes["num_attention_heads"]:
         raise ValueError("the number of heads does not divide the width")
     if sizes["num_attention_heads"] % sizes["num_key_value_heads"]:
         raise ValueError("the number of key and value heads does not divide that of the heads")
-    settings = {**sizes, "use_cache": False, "attn_implementation": "sdpa"}
-    if kind == "llama":
-        config = transformers.LlamaConfig(**settings, attention_bias=False, mlp_bias=False)
-        return FullAttention(transformers.LlamaForCausalLM(config))
-    if kind == "qwen2":
-        return FullAttention(transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**settings)))
-    return FullAttention(transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**settings, attention_bias=False)))
+    return {**sizes, "use_cache": False, "attn_implementation": "sdpa"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from dlmctl.checkpoint.resolve import PICKLED, hub_files
 from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.vendors.a2d import A2D
-from dlmctl.checkpoint.vendors.declared import Shape, Vendor
+from dlmctl.checkpoint.vendors.block_decoders import FAST_DLLM, SDAR
+from dlmctl.checkpoint.vendors.declared import Shape, Sizes, Vendor
 from dlmctl.checkpoint.vendors.dream import DREAM
 from dlmctl.checkpoint.vendors.encoder_folder import training_texts
 from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
@@ -21,6 +23,7 @@ from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
 from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
+from dlmctl.checkpoint.vendors.mixtures import LLADA2, LLADA_MOE, SDAR_MOE
 from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, require_numbers, without_memory
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
@@ -32,8 +35,21 @@ from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenize
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_BLOCK_IN_NAME = re.compile(r"-b(\d{1,4})$", re.IGNORECASE)
+
 # By model_type.
-VENDORS: dict[str, Vendor] = {"llada": LLADA, "Dream": DREAM, "mdlm": MDLM, **A2D, **MASKED_ENCODERS}
+VENDORS: dict[str, Vendor] = {
+    "llada": LLADA,
+    "lladamoe": LLADA_MOE,
+    "llada2_moe": LLADA2,
+    "Dream": DREAM,
+    "sdar": SDAR,
+    "sdar_moe": SDAR_MOE,
+    "Fast_dLLM_Qwen": FAST_DLLM,
+    "mdlm": MDLM,
+    **A2D,
+    **MASKED_ENCODERS,
+}
 
 
 def is_vendor(settings: Mapping[str, Any]) -> bool:
@@ -59,20 +75,25 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         raise ModelError(what, where=where, remedy=f"Supported: {', '.join([*VENDORS, GEMMA])}.")
     if settings.get("quantization_config") is not None:
         raise ModelError(f"quantization_config is set, and {QUANTISED}", where=where, remedy=UNQUANTISED)
-    vendor = VENDORS[kind]
+    # As published, a LLaDA-MoE has the model_type of a LLaDA.
+    vendor = LLADA_MOE if kind == "llada" and "num_experts" in settings else VENDORS[kind]
+    if vendor in (SDAR, SDAR_MOE) and "block_size" not in settings and (block := _named_block(folder)):
+        settings = {**settings, "block_size": block}
     try:
         sizes = vendor.sizes.model_validate(settings)
     except ValidationError as error:
         raise ModelError(first_validation_error(error), where=where) from None
     shape = vendor.shape(sizes)
-    tokenizer = read_tokenizer(_tokenizer_folder(folder, vendor), vendor.splitting, shape.mask_id, vendor.roles)
+    tokenizer = read_tokenizer(
+        _tokenizer_folder(folder, vendor), vendor.splitting, shape.mask_id, vendor.roles, vendor.mask_token
+    )
     _check_ids(shape, tokenizer, folder)
     try:
         with without_memory():  # the sizes in config.json are not trusted yet
             network = vendor.network(sizes)
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
-    _assign_weights(network, vendor, folder)
+    _assign_weights(network, vendor, sizes, folder)
     # Other models end their texts with special tokens; within a text of an encoder these have no place.
     never = [] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None]
     config = TokenConfig(
@@ -83,6 +104,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         mask_id=tokenizer.mask_id,
         predicts=vendor.predicts,
         sampler=vendor.sampler,
+        block=shape.block,
         ends=vendor.ends,
         new_tokens=vendor.new_tokens,
         never=never,
@@ -90,6 +112,13 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     if lengths := training_texts(settings, folder / "config.json").sentence_lengths:
         config = config.trained_on(lengths)
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
+
+
+def _named_block(folder: Path) -> int | None:
+    """The positions per block in the name of a folder or of a snapshot in the hub's cache, as in SDAR-8B-Chat-b32."""
+    names = (folder.name, folder.parent.parent.name)
+    matches = (_BLOCK_IN_NAME.search(name) for name in names)
+    return next((int(match[1]) for match in matches if match), None)
 
 
 def _tokenizer_folder(folder: Path, vendor: Vendor) -> Path:
@@ -109,7 +138,7 @@ def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> No
             raise ModelError(what, where=str(folder), remedy="See mask_token_id of its config.json and its mask_token.")
 
 
-def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
+def _assign_weights(network: nn.Module, vendor: Vendor, sizes: Sizes, folder: Path) -> None:
     """Assign the weights of a checkpoint to a network that was built without values."""
     path = _weights_path(folder, network)
     state: dict[str, Tensor] = {}
@@ -121,6 +150,11 @@ def _assign_weights(network: nn.Module, vendor: Vendor, folder: Path) -> None:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ModelError(f"the tensor {name!r} is {kind}, and {QUANTISED}", where=str(folder), remedy=UNQUANTISED)
         state[network_name] = tensor
+    if vendor.convert is not None:
+        try:
+            state = vendor.convert(state, sizes)
+        except ModelError as error:
+            raise ModelError(error.what, where=str(path)) from None
     if not isinstance(network, TransformersNetwork):
         require_fit(state, network.state_dict(), path)
         network.load_state_dict(state, strict=False, assign=True)

@@ -1,0 +1,227 @@
+"""Mixtures of experts: LLaDA-MoE (Zhu et al. 2025), LLaDA 2 (Bie et al. 2025) and the mixtures of SDAR.
+
+Their networks are those of causal models that transformers has: Qwen3-MoE, and for LLaDA 2 GLM-4-MoE, which differs
+from it in names alone. Files hold each expert by itself, transformers the experts of a layer as one tensor.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dlmctl.checkpoint.vendors.block_decoders import SDAR, SdarSizes
+from dlmctl.checkpoint.vendors.declared import Base, Block, Layers, Vendor, Width
+from dlmctl.checkpoint.vendors.decoder import BlockSizes, DecoderSizes, for_transformers, rename, settings_of, shape
+from dlmctl.errors import ModelError
+from dlmctl.models.decoder_network import DecoderNetwork
+
+Experts = Annotated[int, Field(strict=True, gt=0, le=4096)]
+Scale = Annotated[float, Field(gt=0, le=1e3)]
+_EXPERT = re.compile(r"(.+\.mlp\.experts)\.(\d{1,4})\.(gate|up|down)_proj\.weight")
+
+
+class LladaMoeSizes(DecoderSizes):
+    """``config.json`` of a LLaDA-MoE. Variants that its code supports but no checkpoint uses are refused."""
+
+    intermediate_size: Width = Field(validation_alias="dense_intermediate_size")
+    expert_intermediate_size: Width
+    num_experts: Experts
+    num_experts_per_tok: Experts
+    norm_topk_prob: bool | None = False
+    qk_layernorm: Literal[True] = True
+    attention_bias: Literal[False] = False
+    partial_rotary_factor: Literal[1] = 1
+    routed_scaling_factor: Literal[1] = 1
+    moe_router_score_function: Literal["softmax"] | None = None
+    moe_router_enable_expert_bias: Literal[False] | None = None
+    shared_expert_intermediate_size: Literal[0] | None = None
+    moe_layer_freq: list[Literal[1]] | None = None
+    clip_qkv: None = None
+
+
+class SdarMoeSizes(SdarSizes):
+    """``config.json`` of a mixture of SDAR."""
+
+    moe_intermediate_size: Width
+    num_experts: Experts
+    num_experts_per_tok: Experts
+    norm_topk_prob: bool = True
+    decoder_sparse_step: Literal[1] = 1
+    mlp_only_layers: Annotated[list[int], Field(max_length=0)] = []
+
+
+class Llada2Sizes(BlockSizes):
+    """``config.json`` of a LLaDA 2. Variants that its code supports but no checkpoint uses are refused."""
+
+    block_size: Block | None = 32
+    rope_theta: Base = 6e5
+    moe_intermediate_size: Width
+    num_experts: Experts
+    num_experts_per_tok: Experts
+    num_shared_experts: Experts = 1
+    n_group: Experts = 1
+    topk_group: Experts = 1
+    routed_scaling_factor: Scale = 1.0
+    first_k_dense_replace: Layers | Literal[0] = 0
+    partial_rotary_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    use_qk_norm: bool = True
+    use_qkv_bias: bool = False
+    use_bias: Literal[False] = False
+    norm_head: Literal[False] = False
+    score_function: Literal["sigmoid"] = "sigmoid"
+
+
+def llada_moe_network(sizes: LladaMoeSizes) -> nn.Module:
+    """``Qwen3MoeForCausalLM`` of these sizes."""
+    return _qwen3_moe(sizes, sizes.expert_intermediate_size, bool(sizes.norm_topk_prob))
+
+
+def sdar_moe_network(sizes: SdarMoeSizes) -> nn.Module:
+    """``Qwen3MoeForCausalLM`` of these sizes."""
+    return _qwen3_moe(sizes, sizes.moe_intermediate_size, sizes.norm_topk_prob)
+
+
+def _qwen3_moe(sizes: LladaMoeSizes | SdarMoeSizes, inner: int, normed: bool) -> nn.Module:
+    import transformers
+
+    if sizes.num_experts_per_tok > sizes.num_experts:
+        raise ValueError("there are fewer experts than each token takes")
+    config = transformers.Qwen3MoeConfig(
+        **for_transformers(settings_of(sizes)),
+        attention_bias=False,
+        moe_intermediate_size=inner,
+        num_experts=sizes.num_experts,
+        num_experts_per_tok=sizes.num_experts_per_tok,
+        norm_topk_prob=normed,
+        decoder_sparse_step=1,
+    )
+    return DecoderNetwork(transformers.Qwen3MoeForCausalLM(config))
+
+
+def llada2_network(sizes: Llada2Sizes) -> nn.Module:
+    """``Glm4MoeForCausalLM`` of these sizes."""
+    import transformers
+
+    in_group, rest = divmod(sizes.num_experts, sizes.n_group)
+    if rest or in_group < 2:
+        raise ValueError("the experts cannot be split into groups of this number")
+    if sizes.topk_group > sizes.n_group or sizes.num_experts_per_tok > in_group * sizes.topk_group:
+        raise ValueError("there are fewer experts than each token takes")
+    config = transformers.Glm4MoeConfig(
+        **for_transformers(settings_of(sizes)),
+        partial_rotary_factor=sizes.partial_rotary_factor,
+        attention_bias=sizes.use_qkv_bias,
+        use_qk_norm=sizes.use_qk_norm,
+        moe_intermediate_size=sizes.moe_intermediate_size,
+        n_routed_experts=sizes.num_experts,
+        num_experts_per_tok=sizes.num_experts_per_tok,
+        n_shared_experts=sizes.num_shared_experts,
+        n_group=sizes.n_group,
+        topk_group=sizes.topk_group,
+        routed_scaling_factor=sizes.routed_scaling_factor,
+        first_k_dense_replace=sizes.first_k_dense_replace,
+        # Its authors' code leaves the weight of a single expert as it is.
+        norm_topk_prob=sizes.num_experts_per_tok > 1,
+        num_mtp_layers=0,
+    )
+    return DecoderNetwork(transformers.Glm4MoeForCausalLM(config))
+
+
+_LLADA2_NAMES = {
+    ".word_embeddings.": ".embed_tokens.",
+    ".attention.dense.": ".self_attn.o_proj.",
+    ".attention.query_layernorm.": ".self_attn.q_norm.",
+    ".attention.key_layernorm.": ".self_attn.k_norm.",
+    ".attention.": ".self_attn.",
+    ".mlp.gate.expert_bias": ".mlp.gate.e_score_correction_bias",
+}
+
+
+def rename_llada2(name: str) -> str | None:
+    """The name of a tensor in ``Glm4MoeForCausalLM``; fused queries, keys and values keep theirs."""
+    for theirs, ours in _LLADA2_NAMES.items():
+        if theirs in name:
+            return name.replace(theirs, ours)
+    return name
+
+
+def convert_llada2(state: dict[str, Tensor], sizes: Llada2Sizes) -> dict[str, Tensor]:
+    """The tensors with the experts of a layer as one, and queries, keys and values apart."""
+    heads, groups = sizes.num_attention_heads, sizes.num_key_value_heads or sizes.num_attention_heads
+    converted = {}
+    for name, tensor in merged_experts(state, sizes).items():
+        before, fused, kind = name.partition(".query_key_value.")
+        if not fused or tensor.shape[0] % (heads + 2 * groups):
+            converted[name] = tensor
+            continue
+        width = tensor.shape[0] // (heads + 2 * groups)
+        parts = tensor.split([heads * width, groups * width, groups * width])
+        converted |= {f"{before}.{part}_proj.{kind}": rows for part, rows in zip("qkv", parts, strict=True)}
+    return converted
+
+
+def merged_experts(state: dict[str, Tensor], sizes: LladaMoeSizes | SdarMoeSizes | Llada2Sizes) -> dict[str, Tensor]:
+    """The tensors with the experts of a layer as one; empties ``state``, so that few are in memory twice.
+
+    Raises:
+        ModelError: the tensor of an expert is missing, has another shape than those of the others, or is one too many.
+    """
+    merged: dict[str, Tensor] = {}
+    layers: dict[str, dict[tuple[str, int], Tensor]] = {}
+    while state:
+        name, tensor = state.popitem()
+        match = _EXPERT.fullmatch(name)
+        if match is None:
+            merged[name] = tensor
+        else:
+            layers.setdefault(match[1], {})[match[3], int(match[2])] = tensor
+    while layers:
+        layer, tensors = layers.popitem()
+        down, up, gate = (_stacked(tensors, layer, part, sizes.num_experts) for part in ("down", "up", "gate"))
+        if tensors:
+            part, number = next(iter(tensors))
+            what = f"the tensor '{layer}.{number}.{part}_proj.weight' has no place among {sizes.num_experts} experts."
+            raise ModelError(what)
+        merged |= {f"{layer}.down_proj": down, f"{layer}.gate_up_proj": torch.cat([gate, up], 1)}
+    return merged
+
+
+def _stacked(tensors: dict[tuple[str, int], Tensor], layer: str, part: str, count: int) -> Tensor:
+    """The weights ``[experts, out, in]`` of one matrix of all experts of a layer."""
+    missing = next((number for number in range(count) if (part, number) not in tensors), None)
+    if missing is not None:
+        raise ModelError(f"the tensor '{layer}.{missing}.{part}_proj.weight' is missing.")
+    rows = [tensors.pop((part, number)) for number in range(count)]
+    other = next((number for number, row in enumerate(rows) if row.shape != rows[0].shape), None)
+    if other is not None:
+        raise ModelError(f"the tensor '{layer}.{other}.{part}_proj.weight' has another shape than that of expert 0.")
+    return torch.stack(rows)
+
+
+LLADA_MOE = Vendor(
+    "LLaDA-MoE",
+    LladaMoeSizes,
+    shape,
+    llada_moe_network,
+    rename,
+    predicts="same",
+    sampler="low_confidence",
+    mask_token="<|mask|>",
+    convert=merged_experts,
+)
+SDAR_MOE = SDAR._replace(sizes=SdarMoeSizes, network=sdar_moe_network, convert=merged_experts)
+LLADA2 = Vendor(
+    "LLaDA 2",
+    Llada2Sizes,
+    shape,
+    llada2_network,
+    rename_llada2,
+    predicts="same",
+    sampler="low_confidence",
+    mask_token="<|mask|>",
+    convert=convert_llada2,
+)
