@@ -21,6 +21,7 @@ from tests.checkpoint.tiny_blocks import (
     write_fast_dllm,
     write_llada2,
     write_llada_moe,
+    write_rnd1,
     write_sdar,
     write_sdar_moe,
 )
@@ -31,8 +32,9 @@ WRITERS = {
     "SDAR-MoE": write_sdar_moe,
     "LLaDA-MoE": write_llada_moe,
     "LLaDA 2": write_llada2,
+    "RND1": write_rnd1,
 }
-BLOCKS = {"SDAR": 4, "Fast-dLLM v2": 8, "SDAR-MoE": 8, "LLaDA-MoE": None, "LLaDA 2": 8}
+BLOCKS = {"SDAR": 4, "Fast-dLLM v2": 8, "SDAR-MoE": 8, "LLaDA-MoE": None, "LLaDA 2": 8, "RND1": None}
 BY_BLOCKS = [name for name, block in BLOCKS.items() if block]
 PROMPTS = ["the red boat", "a river near the boat sinks", "a"]
 
@@ -56,7 +58,7 @@ def texts(model, *controls, prompt=None, **changes):
 def plain(folder, ids, block):
     state, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
     logits = plain_block_logits(state, config, ids, block)
-    shifted = config["model_type"] == "Fast_dLLM_Qwen"
+    shifted = config["model_type"] in ("Fast_dLLM_Qwen", "rnd1")
     return torch.cat([logits[:, :1], logits[:, :-1]], 1) if shifted else logits
 
 
@@ -67,7 +69,7 @@ def test_logits_are_those_of_a_plain_forward_pass(name, folders, loaded, with_pr
     assert model.config.block == BLOCKS[name]
     ids = torch.randint(0, size - 1, (3, 22), generator=torch.Generator().manual_seed(1))
     wanted = plain(folders[name], ids, BLOCKS[name])[..., :size]
-    wanted[..., model.mask_id] = -torch.inf
+    wanted[..., model.never] = -torch.inf
     if with_prompt:
         canvas = torch.cat([torch.full((3, 1), 7), ids[:, 6:]], 1)
         logits, wanted = model.logits(canvas, context=Context(ids[:, :6], ids[:, :6] >= 0)), wanted[:, 5:]

@@ -145,6 +145,24 @@ def write_sdar_moe(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
     return write(folder, config, state, core, **roles, **(_template("<|im_end|>") if chat else {}))
 
 
+def write_rnd1(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
+    """An RND1: full attention, predicts the next position; its MASK is an id after those of the tokenizer."""
+    core = bytes_tokenizer(SDAR_SPECIAL[:3])
+    rows = len(core.get_vocab()) + 5
+    mixture = {
+        "num_experts": EXPERTS,
+        "num_experts_per_tok": PER_TOKEN,
+        "moe_intermediate_size": EXPERT_INNER,
+        "norm_topk_prob": True,
+        "mask_token_id": rows - 5,
+        "rope_scaling": False,
+    }
+    config = {"model_type": "rnd1", "architectures": ["RND1LM"], **_sizes(rows), **mixture, **changes}
+    state = _outer(rows) | _layers(experts=True)
+    roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    return write(folder, config, state, core, **roles, **(_template("<|im_end|>") if chat else {}))
+
+
 def write_llada_moe(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
     """A LLaDA-MoE: full attention, and the model_type of a LLaDA."""
     core = bytes_tokenizer(LLADA2_SPECIAL)

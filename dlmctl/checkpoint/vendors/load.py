@@ -23,7 +23,7 @@ from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
 from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
-from dlmctl.checkpoint.vendors.mixtures import LLADA2, LLADA_MOE, SDAR_MOE
+from dlmctl.checkpoint.vendors.mixtures import LLADA2, LLADA_MOE, RND1, SDAR_MOE
 from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, require_numbers, without_memory
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
@@ -46,6 +46,7 @@ VENDORS: dict[str, Vendor] = {
     "sdar": SDAR,
     "sdar_moe": SDAR_MOE,
     "Fast_dLLM_Qwen": FAST_DLLM,
+    "rnd1": RND1,
     "mdlm": MDLM,
     **A2D,
     **MASKED_ENCODERS,

@@ -1,4 +1,4 @@
-"""Mixtures of experts: LLaDA-MoE (Zhu et al. 2025), LLaDA 2 (Bie et al. 2025) and the mixtures of SDAR.
+"""Mixtures of experts: LLaDA-MoE (Zhu et al. 2025), LLaDA 2 (Bie et al. 2025), RND1 (Chandrasegaran et al. 2025), SDAR.
 
 Their networks are those of causal models that transformers has: Qwen3-MoE, and for LLaDA 2 GLM-4-MoE, which differs
 from it in names alone. Files hold each expert by itself, transformers the experts of a layer as one tensor.
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.vendors.block_decoders import SDAR, SdarSizes
-from dlmctl.checkpoint.vendors.declared import Base, Block, Layers, Vendor, Width
+from dlmctl.checkpoint.vendors.declared import Base, Block, Id, Layers, Vendor, Width
 from dlmctl.checkpoint.vendors.decoder import BlockSizes, DecoderSizes, for_transformers, rename, settings_of, shape
 from dlmctl.errors import ModelError
 from dlmctl.models.decoder_network import DecoderNetwork
@@ -43,8 +43,8 @@ class LladaMoeSizes(DecoderSizes):
     clip_qkv: None = None
 
 
-class SdarMoeSizes(SdarSizes):
-    """``config.json`` of a mixture of SDAR."""
+class QwenMoeSizes(SdarSizes):
+    """``config.json`` of a mixture that keeps the names of Qwen3-MoE in ``transformers``, such as SDAR's."""
 
     moe_intermediate_size: Width
     num_experts: Experts
@@ -52,6 +52,14 @@ class SdarMoeSizes(SdarSizes):
     norm_topk_prob: bool = True
     decoder_sparse_step: Literal[1] = 1
     mlp_only_layers: Annotated[list[int], Field(max_length=0)] = []
+
+
+class RndSizes(QwenMoeSizes):
+    """``config.json`` of an RND1, which has full attention."""
+
+    block_size: None = None
+    mask_token_id: Id | None = 151669
+    rope_scaling: Literal[False] | None = None  # type: ignore[assignment]
 
 
 class Llada2Sizes(BlockSizes):
@@ -80,12 +88,12 @@ def llada_moe_network(sizes: LladaMoeSizes) -> nn.Module:
     return _qwen3_moe(sizes, sizes.expert_intermediate_size, bool(sizes.norm_topk_prob))
 
 
-def sdar_moe_network(sizes: SdarMoeSizes) -> nn.Module:
+def qwen_moe_network(sizes: QwenMoeSizes) -> nn.Module:
     """``Qwen3MoeForCausalLM`` of these sizes."""
     return _qwen3_moe(sizes, sizes.moe_intermediate_size, sizes.norm_topk_prob)
 
 
-def _qwen3_moe(sizes: LladaMoeSizes | SdarMoeSizes, inner: int, normed: bool) -> nn.Module:
+def _qwen3_moe(sizes: LladaMoeSizes | QwenMoeSizes, inner: int, normed: bool) -> nn.Module:
     import transformers
 
     if sizes.num_experts_per_tok > sizes.num_experts:
@@ -164,7 +172,7 @@ def convert_llada2(state: dict[str, Tensor], sizes: Llada2Sizes) -> dict[str, Te
     return converted
 
 
-def merged_experts(state: dict[str, Tensor], sizes: LladaMoeSizes | SdarMoeSizes | Llada2Sizes) -> dict[str, Tensor]:
+def merged_experts(state: dict[str, Tensor], sizes: LladaMoeSizes | QwenMoeSizes | Llada2Sizes) -> dict[str, Tensor]:
     """The tensors with the experts of a layer as one; empties ``state``, so that few are in memory twice.
 
     Raises:
@@ -213,7 +221,18 @@ LLADA_MOE = Vendor(
     mask_token="<|mask|>",
     convert=merged_experts,
 )
-SDAR_MOE = SDAR._replace(sizes=SdarMoeSizes, network=sdar_moe_network, convert=merged_experts)
+SDAR_MOE = SDAR._replace(sizes=QwenMoeSizes, network=qwen_moe_network, convert=merged_experts)
+RND1 = Vendor(
+    "RND1",
+    RndSizes,
+    shape,
+    qwen_moe_network,
+    rename,
+    predicts="next",
+    sampler="entropy",
+    splitting="qwen2",
+    convert=merged_experts,
+)
 LLADA2 = Vendor(
     "LLaDA 2",
     Llada2Sizes,
