@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from dlmctl.errors import DataError, ModelError
 from dlmctl.text.penn import split_penn
+from dlmctl.text.saved_tokenizer import load_tokenizer
 from dlmctl.text.spelling import detokenize, spans_in_text, split_words
-from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer, load_tokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer
 
 CORPUS = [sentence.split() for sentence in ("the red boat sinks .", "the red kite rises .", "the boat rises !")]
 

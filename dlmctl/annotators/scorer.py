@@ -20,7 +20,8 @@ from dlmctl.checkpoint.scorer import load_scorer_model
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import DataError, ModelError
 from dlmctl.models.gpt2 import GPT2
-from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
+from dlmctl.text.saved_tokenizer import load_tokenizer
+from dlmctl.text.tokenizer import Tokenizer
 
 BATCH_POSITIONS = 8192
 Judge = tuple[GPT2, Tokenizer]

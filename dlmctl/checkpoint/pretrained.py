@@ -27,7 +27,8 @@ from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.diffusion.uniform import UniformConfig, UniformLM
 from dlmctl.errors import DataError, ModelError, first_validation_error
 from dlmctl.text.files import read_object
-from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
+from dlmctl.text.saved_tokenizer import load_tokenizer
+from dlmctl.text.tokenizer import Tokenizer
 
 # Format 2 added digests of the files.
 FORMAT = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -22,21 +22,31 @@ from dlmctl.control.training_command import training_command
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.tokens import TokenLM
-from dlmctl.errors import ModelError, SettingError, UserError
+from dlmctl.errors import ModelError, RecipeError, SettingError, UserError
 from dlmctl.text.files import read_json
 from dlmctl.text.tokenizer import WordTokenizer
 
 LABELS_FILE = "labels.json"
 
-# The remedy if the weights of a control are requested for a checkpoint over tokens.
+# The remedy if the weights of a control are requested for a model for which none are trained.
 INSTEAD = "Guide by `classifier: {model: FOLDER}`, fix words by `contains` or `pattern`, or train a model of your own."
+# In the card of a control: the most positions of the texts that its classifier was trained on, if it reads no others.
+POSITIONS = "positions"
 
 L = TypeVar("L", bound=Labels)
+
+
+class _Loaded(NamedTuple):
+    """A classifier, and the most positions that it reads, None for all of the model's."""
+
+    classifier: nn.Module
+    positions: int | None
+
 
 # Every batch prepares its control anew; labels and weights are located and read only for the first.
 _Key = tuple[type[Control[Any]], str | None]
 _LABELS: WeakKeyDictionary[nn.Module, dict[_Key, Labels]] = WeakKeyDictionary()
-_LOADED: WeakKeyDictionary[nn.Module, dict[_Key, nn.Module]] = WeakKeyDictionary()
+_LOADED: WeakKeyDictionary[nn.Module, dict[_Key, _Loaded]] = WeakKeyDictionary()
 
 
 def forget_classifiers(model: nn.Module) -> None:
@@ -74,6 +84,7 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
     Raises:
         ModelError: it is missing, damaged or of different sizes.
         UserError: the control has none to train.
+        RecipeError: the texts of the batch may be longer than those that it was trained on.
     """
     loaded = _LOADED.setdefault(batch.model, {})
     if (control, name) not in loaded:
@@ -82,9 +93,12 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
             classifier = labels.build_classifier(cast("ModelConfig", batch.model.config), batch.vocabulary)
         folder = _trained_folder(control, batch, name)
         load_into(classifier, folder)
-        check_control_weights(folder, batch.model)
-        loaded[control, name] = classifier.eval().requires_grad_(False)
-    classifier = loaded[control, name]
+        positions = check_control_weights(folder, batch.model).get(POSITIONS)
+        loaded[control, name] = _Loaded(classifier.eval().requires_grad_(False), positions)
+    classifier, positions = loaded[control, name]
+    if positions is not None and batch.length > positions:
+        what = f"texts have up to {batch.length - 1} tokens; {control.name!r} learned from up to {positions - 1}."
+        raise RecipeError(what, where="sampler.new_tokens", remedy=f"Set it to {positions - 1} or less.")
     on_device = all(weight.device == batch.device for weight in classifier.parameters())
     return classifier if on_device else classifier.to(batch.device)
 
@@ -117,13 +131,10 @@ def require_trainable(control: type[Control[Any]], of: BatchContext[Any] | Pretr
     """Check that controls can be trained for the model.
 
     Raises:
-        ModelError: it is a third-party checkpoint over tokens, and no encoder.
+        ModelError: it is a DiffusionGemma, which has no masked texts, or another program's (``LogitsControl``).
     """
-    is_encoder = isinstance(of.model, TokenLM) and not of.model.config.ends
-    if of.model.family in ("tokens", "canvas") and not is_encoder:
-        what = (
-            f"controls are not trained for checkpoints over tokens, so {control.name!r} has no weights for this model."
-        )
+    if of.model.family == "canvas" or (of.model.family == "tokens" and not isinstance(of.model, TokenLM)):
+        what = f"controls are not trained for this kind of model, so {control.name!r} has no weights for it."
         raise ModelError(what, where=str(of.folder), remedy=INSTEAD)
 
 

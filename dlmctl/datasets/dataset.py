@@ -17,7 +17,8 @@ import numpy as np
 from dlmctl.datasets.lines import json_lines
 from dlmctl.errors import DataError, short_message
 from dlmctl.text.files import require_file
-from dlmctl.text.tokenizer import Tokenizer, load_tokenizer
+from dlmctl.text.saved_tokenizer import load_tokenizer
+from dlmctl.text.tokenizer import Tokenizer
 
 Packing = Literal["pad", "block"]
 _AGAIN = "Prepare it again."

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlmctl.checkpoint.resolve import family_of, resolve
-from dlmctl.checkpoint.vendors.encoder_folder import encoder_tokenizer
+from dlmctl.checkpoint.vendors.load import checkpoint_tokenizer
 from dlmctl.errors import UserError
-from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer, load_tokenizer
+from dlmctl.text.saved_tokenizer import load_tokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 
 
 def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer | None:
@@ -29,9 +30,9 @@ def find_tokenizer(vocabulary: str | None, huggingface: str | None) -> Tokenizer
     folder = Path(vocabulary)
     if not ((folder / "vocab.json").is_file() or (folder / "tokenizer").is_dir()):
         folder = resolve(vocabulary)
-    if (encoder := encoder_tokenizer(folder)) is not None:
-        return encoder
-    if family_of(folder) in ("tokens", "canvas"):
+    if (tokenizer := checkpoint_tokenizer(folder)) is not None:
+        return tokenizer
+    if family_of(folder) == "canvas":
         remedy = "Copy its tokenizer.json into a separate folder and give that as --tokenizer."
-        raise UserError("is a vendor checkpoint over tokens, without a vocabulary.", where=vocabulary, remedy=remedy)
+        raise UserError("is a DiffusionGemma, which nothing is trained for.", where=vocabulary, remedy=remedy)
     return load_tokenizer(folder)

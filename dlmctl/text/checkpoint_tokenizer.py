@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from dlmctl.errors import ModelError, readable, short_message
 from dlmctl.text.files import read_json, read_object, read_text, require_file
-from dlmctl.text.tokenizer import HuggingFaceTokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, read_inner
 from dlmctl.text.tokens import token_strings
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ QWEN2 = (
 )
 
 
+# In the folder of a saved tokeniser.
+ROLES_FILE = "roles.json"
+
+
 class CheckpointTokenizer(HuggingFaceTokenizer):
     """The tokeniser of a checkpoint with its own special tokens: roles may share one, as END and PAD do in LLaDA.
 
@@ -64,6 +69,26 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
         added = inner.backend_tokenizer.get_added_tokens_decoder()
         self.stop_ids = {self.end_id, *(index for index, token in added.items() if token.special)}
         self._size = 1 + max(inner.get_vocab().values())
+
+    def save(self, folder: Path) -> None:
+        """As ``Tokenizer.save``, with the roles that the files of Hugging Face do not have."""
+        super().save(folder)
+        roles = {"mask_id": self.mask_id, "unk_id": None if self.unk_id == self.mask_id else self.unk_id}
+        (folder / "tokenizer" / ROLES_FILE).write_text(json.dumps(roles) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> CheckpointTokenizer:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ModelError: a file is missing or damaged.
+        """
+        path = folder / "tokenizer" / ROLES_FILE
+        roles = read_object(path)
+        mask_id, unk_id = roles.get("mask_id"), roles.get("unk_id")
+        if type(mask_id) is not int or type(unk_id) not in (int, type(None)):
+            raise ModelError("mask_id must be a number, and unk_id one or null.", where=str(path))
+        return cls(read_inner(str(folder / "tokenizer")), mask_id, unk_id)
 
     def __len__(self) -> int:
         return self._size

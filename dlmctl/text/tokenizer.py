@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from dlmctl.errors import DataError, ModelError, short_message
 from dlmctl.text.files import read_object, require_file
 from dlmctl.text.penn import split_penn
 from dlmctl.text.spelling import detokenize, plain, split_words
 from dlmctl.text.tokens import join_tokens, plain_words, token_strings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 # Ways to split raw text into words; a vocabulary that uses another than the first says so in a file next to it.
 SPLITS = {"e2e": split_words, "penn": split_penn}
@@ -187,21 +190,7 @@ class HuggingFaceTokenizer:
     """
 
     def __init__(self, name: str) -> None:
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-        files = {path.name: path for path in Path(name).glob("*") if not path.is_dir()}
-        for path in files.values():
-            require_file(path)  # reading a pipe would block
-        # AutoTokenizer of transformers 4 needs a file that names the class.
-        is_bare = CORE_FILE in files and files.keys().isdisjoint({"config.json", "tokenizer_config.json"})
-        kind = PreTrainedTokenizerFast if is_bare else AutoTokenizer
-        try:
-            self.inner = kind.from_pretrained(name, trust_remote_code=False)
-        except Exception as error:
-            has_core = Path(name, CORE_FILE).is_file()
-            remedy = f"Copy its {CORE_FILE} into a folder of its own and name that." if has_core else None
-            what = f"no tokenizer could be loaded: {loading_fault(error)}."
-            raise ModelError(what, where=name, remedy=remedy) from None
+        self.inner = read_inner(name)
         self._separate_special_tokens()
         self.start_id = int(self.inner.bos_token_id)
         self.end_id = int(self.inner.eos_token_id)
@@ -278,6 +267,30 @@ class HuggingFaceTokenizer:
         self.inner.save_pretrained(folder / "tokenizer")
 
 
+def read_inner(name: str) -> PreTrainedTokenizerFast:
+    """The tokeniser of ``transformers`` in a folder or with a hub name.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    files = {path.name: path for path in Path(name).glob("*") if not path.is_dir()}
+    for path in files.values():
+        require_file(path)  # reading a pipe would block
+    # AutoTokenizer of transformers 4 needs a file that names the class.
+    is_bare = CORE_FILE in files and files.keys().isdisjoint({"config.json", "tokenizer_config.json"})
+    kind = PreTrainedTokenizerFast if is_bare else AutoTokenizer
+    try:
+        inner: PreTrainedTokenizerFast = kind.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        has_core = Path(name, CORE_FILE).is_file()
+        remedy = f"Copy its {CORE_FILE} into a folder of its own and name that." if has_core else None
+        what = f"no tokenizer could be loaded: {loading_fault(error)}."
+        raise ModelError(what, where=name, remedy=remedy) from None
+    return inner
+
+
 def unit_of(tokenizer: Tokenizer) -> Literal["word", "token"]:
     """The unit of a vocabulary's entries."""
     return "token" if isinstance(tokenizer, HuggingFaceTokenizer) else "word"
@@ -300,10 +313,3 @@ def loading_fault(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "it comes with its own code, and such code is never run"
     return short_message(error)
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokeniser saved in ``folder``: a Hugging Face one if it has a ``tokenizer`` folder, else words."""
-    if (folder / "tokenizer").is_dir():
-        return HuggingFaceTokenizer(str(folder / "tokenizer"))
-    return WordTokenizer.load(folder)

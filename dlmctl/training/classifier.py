@@ -19,7 +19,7 @@ from dlmctl.checkpoint.control_weights import (
 )
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of, require_trainable
+from dlmctl.control.classifier import LABELS_FILE, POSITIONS, forget_classifiers, labels_of, require_trainable
 from dlmctl.control.evidence.beside import EvidenceFiles, save_evidence
 from dlmctl.control.labels import refuse_unused_options
 from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_split, padded_batch
@@ -69,9 +69,9 @@ class ControlTask(StatelessTask):
         require_words_of(pretrained, data)
         self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
         splits = self.train, self.valid
-        # Encoders hold many more positions than texts have, and read no padding.
-        is_encoder = isinstance(self.lm, TokenLM)
-        self.length = int(max(split.lengths.max() for split in splits)) if is_encoder else self.lm.config.length
+        # Checkpoints over tokens hold many more positions than texts have.
+        is_checkpoint = isinstance(self.lm, TokenLM)
+        self.length = int(max(split.lengths.max() for split in splits)) if is_checkpoint else self.lm.config.length
         self.text, self.valid_text = (text_of(split, self.tokenizer, label, judge) for split in splits)
         self.kind = labels_of(control)
         refuse_unused_options(self.kind, self.text)
@@ -228,7 +228,10 @@ def _train_classifier(
     figures = {**task.validate(classifier), **task.learned.held_out(task.valid_text)}
     files = {} if (learned := task.learned.to_json()) is None else {LABELS_FILE: learned}
     judge_entry = {} if judge is None else {"judge": judge}
-    card = {"control": control.name, **judge_entry, "training": config.model_dump(), "validation": figures}
+    # Where a text ends is settled before it is drawn, or the classifier reads as many positions as it may have.
+    reads_all = isinstance(pretrained.model, TokenLM) and pretrained.model.config.ends
+    positions = {POSITIONS: task.length} if reads_all else {}
+    card = {"control": control.name, **judge_entry, **positions, "training": config.model_dump(), "validation": figures}
     save_counted = partial(save_evidence, task.counted())
     save_control_weights(classifier.state_dict(), folder, pretrained.model, card, files, save_counted)
     forget_classifiers(pretrained.model)

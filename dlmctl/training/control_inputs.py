@@ -106,7 +106,8 @@ class WordInputs:
 
     def _estimate(self, ids: Tensor, t: Tensor, order: Tensor) -> Tensor:
         model, lengths = self.model, self.model.config.lengths
-        positions, mask = maskable_places(ids, self.tokenizer, lengths), attended(ids, self.tokenizer, lengths)
+        positions = maskable_places(ids, self.tokenizer, lengths)
+        mask = attended(ids, self.tokenizer) if model.hides_padding else None
         if isinstance(model, UniformLM):
             noisy, masked = model.noised(ids, positions, t[:, None], order), noised(ids, positions, model.mask_id)
             logits = model.seen(model.logits_at(noisy, t, attention_mask=mask), noisy, t)

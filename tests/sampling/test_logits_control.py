@@ -101,7 +101,7 @@ def test_nothing_is_read_from_the_current_folder(dream, tmp_path, monkeypatch):
     (tmp_path / "controls" / "pos" / "model.safetensors").touch()
     monkeypatch.chdir(tmp_path)
     control = LogitsControl(Pos("DET NOUN"), dream.tokenizer.inner)
-    with pytest.raises(UserError, match=r"^LogitsControl: controls are not trained for checkpoints over tokens"):
+    with pytest.raises(UserError, match=r"^LogitsControl: controls are not trained for this kind of model"):
         control(torch.tensor([[1, 2]]), torch.zeros(1, 4, 400), 3)
 
 

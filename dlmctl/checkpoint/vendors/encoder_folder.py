@@ -10,12 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from dlmctl.checkpoint.vendors.declared import Sizes
-from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import ModelError, first_validation_error
 from dlmctl.models.masked_encoder import MaskedEncoder
-from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer, read_tokenizer
+from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.files import read_object
 
 # Bytes of tensors in one file, as in transformers.
@@ -51,18 +50,6 @@ def training_texts(settings: Mapping[str, Any], path: Path) -> TrainingTexts:
         return _Trained.model_validate(settings).texts
     except ValidationError as error:
         raise ModelError(first_validation_error(error), where=str(path)) from None
-
-
-def encoder_tokenizer(folder: Path) -> CheckpointTokenizer | None:
-    """The tokenizer of the encoder in a folder; None if there is something else.
-
-    Raises:
-        ModelError: a file cannot be read.
-    """
-    if not (folder / "config.json").is_file():
-        return None
-    encoder = MASKED_ENCODERS.get(str(read_object(folder / "config.json").get("model_type")))
-    return None if encoder is None else read_tokenizer(folder, encoder.splitting, None, encoder.roles)
 
 
 def save_encoder(model: TokenLM, tokenizer: CheckpointTokenizer, folder: Path, sentence_lengths: Sequence[int]) -> None:

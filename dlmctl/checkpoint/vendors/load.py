@@ -31,6 +31,7 @@ from dlmctl.errors import ModelError, first_validation_error, readable, short_me
 from dlmctl.models.masked_encoder import MaskedEncoder
 from dlmctl.models.transformers_network import TransformersNetwork
 from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenizer, has_tokenizer, read_tokenizer
+from dlmctl.text.files import read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,26 +69,11 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         ModelError: this kind cannot be read, or one of its files is missing, damaged or of another checkpoint.
     """
     where = str(folder / "config.json")
-    kind = settings["model_type"]
-    if kind == GEMMA:
+    if settings["model_type"] == GEMMA:
         return load_gemma(folder, settings)
-    if kind not in VENDORS:
-        what = f"is a checkpoint of model_type {readable(repr(kind), 80)}, which cannot be read."
-        raise ModelError(what, where=where, remedy=f"Supported: {', '.join([*VENDORS, GEMMA])}.")
-    if settings.get("quantization_config") is not None:
-        raise ModelError(f"quantization_config is set, and {QUANTISED}", where=where, remedy=UNQUANTISED)
-    # As published, a LLaDA-MoE has the model_type of a LLaDA.
-    vendor = LLADA_MOE if kind == "llada" and "num_experts" in settings else VENDORS[kind]
-    if vendor in (SDAR, SDAR_MOE) and "block_size" not in settings and (block := _named_block(folder)):
-        settings = {**settings, "block_size": block}
-    try:
-        sizes = vendor.sizes.model_validate(settings)
-    except ValidationError as error:
-        raise ModelError(first_validation_error(error), where=where) from None
+    vendor, sizes = _declared(folder, settings)
     shape = vendor.shape(sizes)
-    tokenizer = read_tokenizer(
-        _tokenizer_folder(folder, vendor), vendor.splitting, shape.mask_id, vendor.roles, vendor.mask_token
-    )
+    tokenizer = _tokenizer(folder, vendor, shape)
     _check_ids(shape, tokenizer, folder)
     try:
         with without_memory():  # the sizes in config.json are not trusted yet
@@ -113,6 +99,42 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     if lengths := training_texts(settings, folder / "config.json").sentence_lengths:
         config = config.trained_on(lengths)
     return TokenLM(config, network).eval().requires_grad_(False), tokenizer
+
+
+def checkpoint_tokenizer(folder: Path) -> CheckpointTokenizer | None:
+    """The tokenizer of a masked vendor checkpoint in a folder; None if there is something else.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the checkpoint cannot be read.
+    """
+    settings = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if not is_vendor(settings) or settings["model_type"] == GEMMA:
+        return None
+    vendor, sizes = _declared(folder, settings)
+    return _tokenizer(folder, vendor, vendor.shape(sizes))
+
+
+def _declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]:
+    """The kind of a checkpoint, and its sizes."""
+    where, kind = str(folder / "config.json"), settings["model_type"]
+    if kind not in VENDORS:
+        what = f"is a checkpoint of model_type {readable(repr(kind), 80)}, which cannot be read."
+        raise ModelError(what, where=where, remedy=f"Supported: {', '.join([*VENDORS, GEMMA])}.")
+    if settings.get("quantization_config") is not None:
+        raise ModelError(f"quantization_config is set, and {QUANTISED}", where=where, remedy=UNQUANTISED)
+    # As published, a LLaDA-MoE has the model_type of a LLaDA.
+    vendor = LLADA_MOE if kind == "llada" and "num_experts" in settings else VENDORS[kind]
+    if vendor in (SDAR, SDAR_MOE) and "block_size" not in settings and (block := _named_block(folder)):
+        settings = {**settings, "block_size": block}
+    try:
+        return vendor, vendor.sizes.model_validate(settings)
+    except ValidationError as error:
+        raise ModelError(first_validation_error(error), where=where) from None
+
+
+def _tokenizer(folder: Path, vendor: Vendor, shape: Shape) -> CheckpointTokenizer:
+    place = _tokenizer_folder(folder, vendor)
+    return read_tokenizer(place, vendor.splitting, shape.mask_id, vendor.roles, vendor.mask_token)
 
 
 def _named_block(folder: Path) -> int | None:

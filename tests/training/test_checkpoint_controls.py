@@ -1,0 +1,66 @@
+"""Controls trained for third-party checkpoints over tokens, whose roles may share tokens and which end their texts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+import dlmctl
+from controls.pos import Pos
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.cli import app
+from dlmctl.datasets.dataset import load_vocabulary
+from dlmctl.errors import ModelError, RecipeError
+from dlmctl.text.checkpoint_tokenizer import ROLES_FILE, CheckpointTokenizer
+from dlmctl.training.classifier import train_control
+from dlmctl.training.config import LoopConfig
+from tests.checkpoint.tiny_blocks import write_sdar
+from tests.checkpoint.tiny_vendors import write_dream, write_llada
+
+WRITERS = {"LLaDA": write_llada, "Dream": write_dream, "SDAR": write_sdar}
+SENTENCES = ["the red boat sinks near a river .", "a boat sinks .", "the river is red .", "a red river sinks ."]
+TARGET = Pos("DET NOUN VERB ADP DET NOUN PUNCT")
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def made(request, tmp_path_factory):
+    """A checkpoint, and a data set that was prepared with its tokenizer."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    folder = WRITERS[request.param](root / request.param)
+    (root / "texts.txt").write_text("\n".join(SENTENCES * 5))
+    command = ["data", "prepare", str(root / "texts.txt"), "--vocabulary", str(folder), "--out", str(root / "set")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    return folder, root / "set"
+
+
+def test_a_data_set_keeps_the_roles_of_a_checkpoint(made, tmp_path):
+    folder, data = made
+    theirs, ours = from_pretrained(folder).tokenizer, load_vocabulary(data)
+    assert isinstance(ours, CheckpointTokenizer)
+    for role in ("start_id", "end_id", "pad_id", "mask_id", "unk_id", "stop_ids", "digest"):
+        assert getattr(ours, role) == getattr(theirs, role), role
+    assert ours.encode_text(SENTENCES[0]) == theirs.encode_text(SENTENCES[0])
+    copied = shutil.copytree(data, tmp_path / "set")
+    (copied / "tokenizer" / ROLES_FILE).write_text(json.dumps({"mask_id": "7"}))
+    with pytest.raises(ModelError, match="mask_id must be a number"):
+        load_vocabulary(copied)
+
+
+def test_controls_are_trained_and_guide(made, tmp_path):
+    folder, data = shutil.copytree(made[0], tmp_path / "model"), made[1]
+    settings = LoopConfig(steps=3, batch_positions=128, log_every=3, validate_every=3, checkpoint_every=3)
+    assert train_control(Pos, from_pretrained(folder), settings, data, tmp_path / "run") == folder / "controls" / "pos"
+    longest = json.loads((folder / "controls" / "pos" / "card.json").read_text())["positions"] - 1
+    model = dlmctl.load(folder)
+    with pytest.raises(RecipeError, match=rf"^sampler\.new_tokens: texts have up to 60 tokens.* Set it to {longest}"):
+        model.generate(TARGET, samples=1, sampler={"new_tokens": 60})
+    guided, free = (
+        model.generate(TARGET, samples=4, guidance={"scale": scale}, sampler={"new_tokens": longest})
+        for scale in (4.0, 0.0)
+    )
+    assert all(len(sample.words) == 7 for sample in (*guided, *free))
+    assert [sample.text for sample in guided] != [sample.text for sample in free]
