@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import typer.main
 from torch import Tensor
 
 from controls.pos import TagLabels
@@ -27,6 +29,9 @@ from dlmctl.text.tokenizer import WordTokenizer
 
 # Tiny tensors gain nothing from threads, and threads that wait for each other lose much on a busy machine.
 torch.set_num_threads(1)
+# The command line is put together from its functions at every call of a command, which takes longer than most commands.
+# ``typer.testing``, which is imported later, takes this function from here.
+typer.main.get_command = cache(typer.main.get_command)
 
 SENTENCES = [
     "the small bakery sells warm bread .".split(),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -29,12 +31,26 @@ GUIDE = "docs/controls.md, From 0.1, says what to change"
 log = logging.getLogger("dlmctl")
 
 
-def offered_controls() -> dict[str, list[EntryPoint]]:
+def offered_controls() -> Mapping[str, Sequence[EntryPoint]]:
     """The entry points of all controls that installed packages offer, by name; none is imported.
 
     If several packages offer a control of the same name, the first of the list is used: dlmctl's own, else the first by
     package name, so that the meaning of a recipe does not depend on the order of installation.
     """
+    return _offered(tuple((folder, _state(folder)) for folder in sys.path))
+
+
+def _state(folder: str) -> tuple[int, int, int] | None:
+    """What differs once a package is installed in a folder or removed from it, and between folders named ``""``."""
+    try:
+        found = os.stat(folder or os.curdir)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+@lru_cache(maxsize=1)  # the files of all packages are read, which takes longer than most of what follows
+def _offered(_search_path: tuple[tuple[str, object], ...]) -> dict[str, list[EntryPoint]]:
     points: dict[str, list[EntryPoint]] = {}
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, _rank(point), point.value)):
         points.setdefault(point.name, []).append(point)
@@ -42,13 +58,20 @@ def offered_controls() -> dict[str, list[EntryPoint]]:
 
 
 def _rank(point: EntryPoint) -> tuple[bool, str]:
-    package = point.dist.name if point.dist else ""
+    package = _package(point.dist)[0] if point.dist else ""
     return package != "dlmctl", package
+
+
+@lru_cache(maxsize=1000)  # parsed anew each time otherwise
+def _package(distribution: Distribution) -> tuple[str, str]:
+    """Its name and version."""
+    metadata = distribution.metadata
+    return metadata["Name"], metadata["Version"]
 
 
 def origin(point: EntryPoint) -> str:
     """Package and version that a control comes from."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+    return " ".join(_package(point.dist)) if point.dist else point.value
 
 
 def find_control(name: str) -> type[Control[Any]]:
@@ -88,7 +111,7 @@ def find_control(name: str) -> type[Control[Any]]:
 
 def _load(point: EntryPoint) -> Any:
     """Load an entry point; dlmctl's own also if a module of the user's has the name ``controls``."""
-    if point.dist is None or point.dist.name != "dlmctl" or _is_own_package():
+    if point.dist is None or _package(point.dist)[0] != "dlmctl" or _is_own_package():
         return point.load()
     return getattr(import_module(point.module.replace("controls", own_controls.__name__, 1)), point.attr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 
 import torch
 from torch import nn
@@ -27,15 +28,17 @@ def flops_per_position(model: nn.Module) -> int:
     return FLOPS_PER_WEIGHT * (sum(weight.numel() for weight in weights) + int(tied))
 
 
+@cache  # each product on a CPU takes as long as several steps of a small model
 def peak_flops(device: torch.device, precision: str) -> float:
     """Operations per second of one large matrix product on this device, the best of a few: an upper bound for a model.
+    It is measured once in a process.
 
     Args:
         precision: a key of ``DTYPES``.
 
     Vendors' figures are higher (989e12 for bf16 on an H100) and do not hold for a shared or throttled machine.
     """
-    size = 2048 if device.type == "cpu" else 8192
+    size = 1024 if device.type == "cpu" else 8192
     matrix = torch.ones(size, size, dtype=DTYPES[precision], device=device)
     best = float("inf")
     for _ in range(ROUNDS):

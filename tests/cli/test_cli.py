@@ -9,23 +9,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from dlmctl.cli import app
 from dlmctl.recipe.recipe import DEFAULT_MODEL
 
 REPO = Path(__file__).resolve().parents[2]
 
 
-def dlmctl(*arguments: object, cwd: Path | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def dlmctl(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command as users do, in a process of its own, which spends most of its time on importing torch."""
     code = "from dlmctl.cli import main; main()"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
-        cwd=cwd or REPO,
-        timeout=timeout,
+        cwd=REPO,
+        timeout=120,
         env=environment,
     )
+
+
+def run_here(*arguments: object) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "120"})
 
 
 @pytest.fixture
@@ -69,13 +78,13 @@ def test_piped_output_is_one_text_a_line(recipe):
 
 def test_quiet_output_is_the_texts_alone(recipe, tmp_path):
     run = dlmctl("generate", "--recipe", recipe, "-q")
-    dlmctl("generate", "--recipe", recipe, "-q", "--out", tmp_path / "texts.txt")
+    run_here("generate", "--recipe", recipe, "-q", "--out", tmp_path / "texts.txt")
     assert run.stderr == ""
     assert run.stdout == (tmp_path / "texts.txt").read_text()
 
 
 def test_json_holds_the_recipe_and_the_checks(recipe):
-    run = dlmctl("generate", "--recipe", recipe, "--json", "-n", 2, "--set", "controls.0.pos.pass_at=0.0")
+    run = run_here("generate", "--recipe", recipe, "--json", "-n", 2, "--set", "controls.0.pos.pass_at=0.0")
     result = json.loads(run.stdout)
     assert result["recipe"]["samples"] == 2
     assert [sample["checks"]["pos"]["passed"] for sample in result["samples"]] == [True, True]
@@ -84,7 +93,8 @@ def test_json_holds_the_recipe_and_the_checks(recipe):
 
 def test_every_output_format_holds_the_same_texts(recipe, tmp_path):
     for ending in ("txt", "jsonl", "npz"):
-        assert dlmctl("generate", "--recipe", recipe, "--quiet", "--out", tmp_path / f"out.{ending}").stdout == ""
+        run = run_here("generate", "--recipe", recipe, "--quiet", "--out", tmp_path / f"out.{ending}")
+        assert (run.exit_code, run.stdout) == (0, ""), run.exception
     texts = (tmp_path / "out.txt").read_text().splitlines()
     assert len(texts) == 3
     assert [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == texts
@@ -94,21 +104,21 @@ def test_every_output_format_holds_the_same_texts(recipe, tmp_path):
 
 
 def test_dry_run_prints_the_resolved_recipe(recipe):
-    run = dlmctl("generate", "--recipe", recipe, "--dry-run", "--steps", 9, "--seed", 4)
+    run = run_here("generate", "--recipe", recipe, "--dry-run", "--steps", 9, "--seed", 4)
     assert "steps: 9" in run.stdout
     assert "seed: 4" in run.stdout
 
 
 def test_recipe_commands(recipe):
-    assert "pos" in dlmctl("recipe", "list").stdout
-    assert dlmctl("recipe", "validate", recipe).stdout.endswith("valid\n")
-    assert json.loads(dlmctl("recipe", "schema").stdout)["properties"]["controls"]
-    assert "guidance:" in dlmctl("recipe", "show", recipe).stdout
+    assert "pos" in run_here("recipe", "list").stdout
+    assert run_here("recipe", "validate", recipe).stdout.endswith("valid\n")
+    assert json.loads(run_here("recipe", "schema").stdout)["properties"]["controls"]
+    assert "guidance:" in run_here("recipe", "show", recipe).stdout
 
 
 def test_info_names_the_controls_with_weights(model_folder):
-    assert "controls" in dlmctl("info", model_folder).stdout
-    assert f"# {DEFAULT_MODEL}" in dlmctl("info").stdout
+    assert "controls" in run_here("info", model_folder).stdout
+    assert f"# {DEFAULT_MODEL}" in run_here("info").stdout
 
 
 @pytest.mark.parametrize(
@@ -124,10 +134,9 @@ def test_info_names_the_controls_with_weights(model_folder):
 )
 def test_bad_recipes_get_one_message_and_exit_code_2(recipe, change, said):
     recipe.write_text(recipe.read_text().replace(*change))
-    run = dlmctl("generate", "--recipe", recipe)
-    assert run.returncode == 2
+    run = run_here("generate", "--recipe", recipe)
+    assert run.exit_code == 2, run.exception
     assert said in run.stderr
-    assert "Traceback" not in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
 
 
@@ -147,8 +156,8 @@ def test_a_damaged_model_is_named(recipe, model_folder, tmp_path):
 @pytest.mark.parametrize("out", ["texts.doc", "no/such/folder/texts.txt", "/proc/texts.txt"])
 def test_a_target_that_cannot_be_written_is_found_before_sampling(recipe, tmp_path, out):
     started = time.perf_counter()
-    run = dlmctl("generate", "--recipe", recipe, "--out", tmp_path / out, "--steps", 100_000)
-    assert run.returncode == 2
+    run = run_here("generate", "--recipe", recipe, "--out", tmp_path / out, "--steps", 100_000)
+    assert run.exit_code == 2, run.exception
     assert time.perf_counter() - started < 60
 
 

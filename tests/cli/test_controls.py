@@ -45,6 +45,13 @@ def site(tmp_path_factory) -> str:
     return str(folder)
 
 
+@pytest.fixture
+def run_here(site, monkeypatch):
+    """Run a command in this process, in which the packages are installed meanwhile."""
+    monkeypatch.syspath_prepend(site)
+    return lambda *arguments: CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "120"})
+
+
 @pytest.fixture(scope="module")
 def model(model_folder, tmp_path_factory) -> Path:
     """A copy of the tiny model, to save weights with."""
@@ -56,9 +63,9 @@ def write_recipe(path: Path, model: Path, controls: str) -> Path:
     return path
 
 
-def test_the_list_has_every_control_and_says_which_fail(site, model):
-    done = dlmctl("controls", "list", "--model", model, PYTHONPATH=site)
-    assert done.returncode == 0, done.stderr
+def test_the_list_has_every_control_and_says_which_fail(run_here, model):
+    done = run_here("controls", "list", "--model", model)
+    assert done.exit_code == 0, done.stderr
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in done.stdout.splitlines()}
     origin = "wordplay-controls 1.2.0"
     assert rows["lipogram"] == [
@@ -143,12 +150,12 @@ def test_a_control_that_needs_no_torch_is_described_without_it(site):
     assert run("-c", code, PYTHONPATH=site).stdout.strip() == "False"
 
 
-def test_a_broken_control_is_one_message_wherever_it_is_named(site, model, tmp_path):
+def test_a_broken_control_is_one_message_wherever_it_is_named(run_here, model, tmp_path):
     recipe = write_recipe(tmp_path / "mine.yaml", model, "stumble: {}")
     named = "control 'stumble' of broken-controls 0.3.0: fails to import: ModuleNotFoundError"
     for command in (["controls", "show", "stumble"], ["recipe", "validate", recipe]):
-        done = dlmctl(*command, PYTHONPATH=site)
-        assert done.returncode == 2
+        done = run_here(*command)
+        assert done.exit_code == 2
         assert named in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     assert "mine.yaml:5: control 'stumble'" in done.stderr
@@ -172,7 +179,7 @@ def test_of_two_packages_with_one_name_the_first_is_taken_and_the_other_named(si
     ]
 
 
-def test_a_third_party_control_is_trained_and_then_guides(site, model, tokenizer: WordTokenizer, tmp_path):
+def test_a_third_party_control_is_trained_and_then_guides(run_here, model, tokenizer: WordTokenizer, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     tokenizer.save(data)
@@ -182,22 +189,22 @@ def test_a_third_party_control_is_trained_and_then_guides(site, model, tokenizer
     write_split(data, "valid", [tokenizer.encode(["a", *text[1:]]) for text in texts])
     recipe = write_recipe(tmp_path / "mine.yaml", model, "topic: {about: river}")
 
-    before = dlmctl("generate", "--recipe", recipe, PYTHONPATH=site)
-    assert before.returncode == 2
+    before = run_here("generate", "--recipe", recipe)
+    assert before.exit_code == 2
     assert "the control 'topic' has no weights" in before.stderr
 
     settings = ["steps=300", "lr=0.02", "ema=0.5", "warmup=0", "batch_positions=256", "full_share=0", "precision=fp32"]
     overrides = [word for setting in settings for word in ("--set", setting)]
     train = ["train", "control", "topic", "--model", model, "--data", data, "--out", tmp_path / "run", *overrides]
-    done = dlmctl(*train, PYTHONPATH=site)
-    assert done.returncode == 0, done.stderr
+    done = run_here(*train)
+    assert done.exit_code == 0, done.stderr
     card = json.loads((model / "controls" / "topic" / "card.json").read_text())
     assert card["validation"]["accuracy_x_t_0"] > 0.6  # by chance a third
 
-    after = dlmctl("generate", "--recipe", recipe, "--json", PYTHONPATH=site)
-    assert after.returncode == 0, after.stderr
+    after = run_here("generate", "--recipe", recipe, "--json")
+    assert after.exit_code == 0, after.stderr
     assert len(json.loads(after.stdout)["samples"]) == 3
-    listed = json.loads(dlmctl("controls", "list", "--json", "--model", model, PYTHONPATH=site).stdout)
+    listed = json.loads(run_here("controls", "list", "--json", "--model", model).stdout)
     assert {"name": "topic", "weights": "present"}.items() <= next(r for r in listed if r["name"] == "topic").items()
 
 

@@ -1,6 +1,8 @@
 """Discovery and description of controls, and faulty packages."""
 
 import logging
+import os
+import shutil
 from typing import Any, Literal
 
 import pytest
@@ -59,6 +61,17 @@ def test_a_package_is_found_and_named(install):
     plugin = find_plugin("plain_one")
     assert (plugin.origin, plugin.summary) == ("acme 4.2", "A control for the tests.")
     assert plugin in installed()[0]
+
+
+def test_what_is_installed_or_removed_later_is_noticed(install, tmp_path):
+    """The files of packages are read again where a folder has changed."""
+    os.utime(tmp_path, (0, 0))
+    assert "plain_late" not in offered_controls()
+    install("acme", "plain_late", plain("plain_late"))
+    os.utime(tmp_path, (1, 1))
+    assert find_plugin("plain_late").origin == "acme 1.0"
+    shutil.rmtree(tmp_path / "acme-1.0.dist-info")
+    assert "plain_late" not in offered_controls()
 
 
 def test_dlmctls_own_control_is_not_displaced(install, caplog):

@@ -76,8 +76,8 @@ def plain():
     return [{"text": " ".join(words), "upos": UPOS, "tree": TREE.format(*words)} for words in ROWS]
 
 
-def settings(**changes):
-    loop = {"steps": 240, "batch_positions": 256, "bucket": 1, "full_share": 0.0, "lr": 0.02, "ema": 0.5}
+def settings(steps=240, **changes):
+    loop = {"steps": steps, "batch_positions": 256, "bucket": 1, "full_share": 0.0, "lr": 0.02, "ema": 0.5}
     return PreferencesConfig(rank=4, groups=["drawn"], loop=LoopConfig(**loop, validate_every=40), **changes)
 
 
@@ -142,7 +142,7 @@ def test_a_control_that_is_told_is_told_to_the_new_network(folder, tmp_path):
     with pytest.raises(ModelError, match="no hints for the control 'syntax_tree'"):
         train_preferences(settings(told="syntax_tree"), model, *data, tmp_path / "early", label="accepted")
     train_control(SyntaxTree, model, loop, text, tmp_path / "hints")
-    saved = train_preferences(settings(told="syntax_tree"), model, *data, tmp_path / "run", label="accepted")
+    saved = train_preferences(settings(40, told="syntax_tree"), model, *data, tmp_path / "run", label="accepted")
     names = [folder / "controls" / "syntax_tree" / "hints.safetensors" for folder in (own, saved)]
     assert names[0].read_bytes() != names[1].read_bytes()
     texts = generate(SyntaxTree(tree=TREE.format(*ROWS[0])), model=saved, samples=2, device="cpu")
