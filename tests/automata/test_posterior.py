@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from dlmctl.control.automata import languages, scaled, scan
+from dlmctl.control.automata import chain, languages, scaled, scan
 from dlmctl.control.automata.dfa import Automaton, reduced
 from dlmctl.control.automata.phrases import in_likely_order, with_phrases
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability
@@ -56,9 +56,10 @@ def enumerated(automaton, log_probs, words):
     return log_probs_of
 
 
-@pytest.fixture(params=["at once", "word by word", "scaled"])
+@pytest.fixture(params=["at once", "word by word", "scaled", "chain"])
 def method(request, monkeypatch):
     """Every method of inference, whichever would be chosen."""
+    monkeypatch.setattr(chain, "ON_CPU", request.param == "chain")
     monkeypatch.setattr(scan, "MOST_CPU", scan.MOST if request.param == "at once" else 0)
     monkeypatch.setattr(scaled, "TRANSITIONS_CPU", 0 if request.param == "scaled" else None)
 

@@ -4,9 +4,9 @@ Forward-backward over the states of an automaton (Rabiner 1989; for guidance of 
 arXiv 2602.12468) and the arg max (Viterbi 1967; "DINGO", arXiv 2505.23061), for all rows and states at once. With few
 states, all positions are one tree (``scan``), which takes a few calls for any number of them. Otherwise positions are a
 loop that costs O(L S C) per row, for S states and C word classes; on a CPU less, since it follows only the transitions
-that have a probability (``scaled``). The tree and the loop are in log space, so nothing underflows in float32;
-``scaled`` is in float64 and reports the rows where something might, which are then computed in log space. In addition
-there is one pass over the ``[L, V]`` log-probabilities.
+that have a probability (``scaled``), and on a GPU with fewer calls (``chain``). The tree and the loop are in log space,
+so nothing underflows in float32; ``scaled`` is in float64 and reports the rows where something might, which are then
+computed in log space. In addition there is one pass over the ``[L, V]`` log-probabilities.
 
 Arguments that all functions share:
     log_probs: ``[B, L, V]``, -inf for tokens that are not allowed at a position.
@@ -22,11 +22,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlmctl.control.automata import chain
 from dlmctl.control.automata.class_sums import class_scores, class_tops
 from dlmctl.control.automata.scaled import forward_sums, is_worth_scaling, without_words
-from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total, most_numbers
-from dlmctl.control.automata.sums import log_sum
-from dlmctl.control.automata.transitions import Automata, Tables
+from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total
+from dlmctl.control.automata.sums import at_places, gathered, log_sum
+from dlmctl.control.automata.transitions import Automata, Tables, in_pieces
 
 
 class Inference(NamedTuple):
@@ -56,12 +57,11 @@ def log_probability(
     sets, within = _sets_for_scan(automata, scores), _within(words, scores)
     if sets is not None:
         return log_total(sets.matrices(scores, within), automata.ends.to(scores.dtype))
-    if not is_worth_scaling(scores, automata):
-        return _backward(scores, automata, within)[0][:, 0]
-    sums = forward_sums(scores, automata, within)
-    if bool(sums.holds.all()):
+    sums = forward_sums(scores, automata, within) if is_worth_scaling(scores, automata) else None
+    if sums is not None and bool(sums.holds.all()):
         return sums.log_p.to(scores.dtype)
-    return torch.where(sums.holds, sums.log_p.to(scores.dtype), _backward(scores, automata, within)[0][:, 0])
+    log_p = _backward(automata.step_scores(scores), automata, within)[:, 0, 0]
+    return log_p if sums is None else torch.where(sums.holds, sums.log_p.to(scores.dtype), log_p)
 
 
 def log_probability_by_length(log_probs: Tensor, automata: Automata, longest: int) -> Tensor:
@@ -84,7 +84,8 @@ def infer(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
         forward, backward, log_p = forward_backward(
             sets.matrices(scores, within), automata.ends.to(scores.dtype), sets.identity.to(scores.dtype)
         )
-        without_word = automata.without_word(forward[:, : scores.shape[1]], backward[:, : scores.shape[1]])
+        forward, backward = forward[:, : scores.shape[1]], backward[:, : scores.shape[1]]
+        without_word = automata.without_word(forward, gathered(backward, automata.target))
         return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
     if not is_worth_scaling(scores, automata):
         return _in_log_space(scores, automata, within)
@@ -116,8 +117,11 @@ def condition(
     """
     window = _window(log_probs, words, first, most)
     scores, within = _scores(window, automata), _within(words, window)
-    inference = infer(scores * sharpness, automata, within)
-    shift = inference.log_ratio + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
+    is_bayes = isinstance(sharpness, float) and sharpness == 1.0
+    inference = infer(scores if is_bayes else scores * sharpness, automata, within)
+    shift = inference.log_ratio
+    if not is_bayes:
+        shift = shift + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
     shift = torch.where(_possible(inference.log_p, within), shift, 0.0)
     return _replaced(log_probs, window + _per_token(shift, automata), first)
 
@@ -134,53 +138,64 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
     if isinstance(automata, Tables) and sets is not None:
         best, states = best_states(sets.matrices(scores, within, best=True), automata.ends.to(scores.dtype))
         path = automata.best_classes(states[:, : scores.shape[1] + 1], scores)
+    elif chain.is_for(scores.device):
+        best, states = chain.best_states(automata.step_scores(scores, best=True), automata, within)
+        path = automata.best_classes(states, scores)
     else:
-        backwards = _backward(scores, automata, within, best=True)
-        best, path = backwards[0][:, 0], _path(scores, backwards, automata, within)
+        step_scores = automata.step_scores(scores, best=True)
+        backwards = _backward(step_scores, automata, within, best=True)
+        best, path = backwards[:, 0, 0], _path(scores, step_scores, backwards, automata, within)
     return _replaced(log_probs, _on_path(window, path, automata, _possible(best, within)), first)
 
 
 def _in_log_space(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
     """Forward-backward word by word, in log space."""
-    backwards = _backward(scores, automata, within)
-    log_p, without_word = backwards[0][:, 0], _without_words(scores, automata, within, backwards)
+    step_scores = automata.step_scores(scores)
+    backwards = _backward(step_scores, automata, within)
+    log_p = backwards[:, 0, 0]
+    if chain.is_for(scores.device):
+        return Inference(log_p, automata.per_class(chain.without_words(step_scores, automata, backwards)))
+    pieces = in_pieces(_forward(step_scores, automata, within), automata, backwards)
+    without_word = torch.cat(
+        [automata.without_word(forward, gathered(after, automata.target)) for forward, _, after in pieces], 1
+    )
     return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
 
 
-def _backward(scores: Tensor, automata: Automata, within: Tensor, best: bool = False) -> list[Tensor]:
-    """Backward log-probabilities, ``[B, S]`` after 0 to N words: of acceptance from each state, or of the best path."""
-    step_scores = automata.step_scores(scores, best)
-    backward = automata.ends.to(scores.dtype)
-    backwards, is_word = [backward], within.unbind(1)
-    for at in reversed(range(scores.shape[1])):
-        stepped = automata.step_backward(step_scores[:, at], backward, best)
-        backward = torch.where(is_word[at][:, None], stepped, backward)
-        backwards.append(backward)
-    return backwards[::-1]
+def _backward(step_scores: Tensor, automata: Automata, within: Tensor, best: bool = False) -> Tensor:
+    """Log-probability of acceptance, or of the best path to it, from each state: ``[B, N + 1, S]``.
+
+    Before each word, and after the last. ``step_scores [B, N, ...]`` are those of ``Tables``.
+    """
+    size = within.shape[1]
+    # For one call less per word, all texts are moved to end at the last place.
+    places = torch.arange(size + 1, device=within.device)
+    shift = size - within.sum(1, keepdim=True)
+    moved = at_places(step_scores, (places[:size] - shift).clamp(min=0))
+    backward = [automata.ends.to(step_scores.dtype)]
+    for scores in reversed(moved.unbind(1)):
+        backward.append(automata.step_backward(scores, backward[-1], best))
+    return at_places(torch.stack(backward[::-1], 1), (places + shift).clamp(max=size))
 
 
-def _without_words(scores: Tensor, automata: Automata, within: Tensor, backwards: list[Tensor]) -> Tensor:
-    """Log-probability of the text except for each word, ``[B, N, ...]``, as in ``Tables.without_word``."""
-    forward = torch.full_like(backwards[0], -torch.inf)
+def _forward(step_scores: Tensor, automata: Automata, within: Tensor) -> Tensor:
+    """Log-probability to be in each state before each word, ``[B, N, S]``."""
+    forward = torch.full_like(automata.ends, -torch.inf, dtype=step_scores.dtype)
     forward[:, 0] = 0.0
-    step_scores, forwards = automata.step_scores(scores), list[Tensor]()
-    for at, is_word in enumerate(within.unbind(1)):
+    forwards = list[Tensor]()
+    for scores, is_word in zip(step_scores.unbind(1), within.unbind(1), strict=True):
         forwards.append(forward)
-        forward = torch.where(is_word[:, None], automata.step_forward(step_scores[:, at], forward), forward)
-    # As many words at once as fit, for fewer calls.
-    size = max(1, most_numbers(scores.device) // (len(scores) * automata.transitions))
-    pieces = (torch.stack(values, 1).split(size, 1) for values in (forwards, backwards[1:]))
-    return torch.cat([automata.without_word(*piece) for piece in zip(*pieces, strict=True)], 1)
+        forward = torch.where(is_word[:, None], automata.step_forward(scores, forward), forward)
+    return torch.stack(forwards, 1)
 
 
-def _path(scores: Tensor, backwards: list[Tensor], automata: Automata, within: Tensor) -> Tensor:
-    """The classes ``[B, N]`` of the best path, by class ``scores [B, N, C]`` and backward scores ``[B, S]``."""
-    state = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
-    path, step_scores, is_word = [], automata.step_scores(scores, best=True), within.unbind(1)
-    for at in range(scores.shape[1]):
-        best_class, successor = automata.best_step(state, scores[:, at], step_scores[:, at], backwards[at + 1])
+def _path(scores: Tensor, step_scores: Tensor, backwards: Tensor, automata: Automata, within: Tensor) -> Tensor:
+    """The classes ``[B, N]`` of the best path, by class ``scores [B, N, C]`` and ``backwards [B, N + 1, S]``."""
+    state, path = torch.zeros_like(automata.classes[:, 0]), list[Tensor]()
+    for at, is_word in enumerate(within.unbind(1)):
+        best_class, successor = automata.best_step(state, scores[:, at], step_scores[:, at], backwards[:, at + 1])
         path.append(best_class)
-        state = torch.where(is_word[at], successor, state)
+        state = torch.where(is_word, successor, state)
     return torch.stack(path, 1)
 
 

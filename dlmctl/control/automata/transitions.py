@@ -7,7 +7,7 @@ once for each set, at all positions together, and a step only visits the edges.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 from dlmctl.control.automata.arcs import Arcs
 from dlmctl.control.automata.dfa import DEAD, Automaton, Ints
 from dlmctl.control.automata.edges import EdgeList, Edges, edges_of
-from dlmctl.control.automata.scan import MOST_STATES, Sets
+from dlmctl.control.automata.scan import MOST_STATES, Sets, most_numbers
 from dlmctl.control.automata.sums import log_sum, scatter_log_sum
 
 # Edges are faster for a table of at least so many cells, if there are so many cells to each edge.
@@ -50,19 +50,42 @@ class Tables(NamedTuple):
         """The number of transitions of a row, with those that are missing."""
         return self.table[0].numel()
 
+    @property
+    def target(self) -> Tensor:
+        """The state after each transition: ``[B, T]``."""
+        return self.table.flatten(1)
+
+    @property
+    def source(self) -> Tensor:
+        """The state before each transition: ``[B, T]``."""
+        states = torch.arange(self.table.shape[1], device=self.table.device)
+        return states[:, None].expand_as(self.table).flatten(1)
+
     def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
         """The scores that steps take, from class scores ``[B, N, C]``: for sums over classes, or for the best class."""
         return scores
 
     def step_backward(self, scores: Tensor, backward: Tensor, best: bool) -> Tensor:
         """Backward log-probabilities ``[B, S]`` before a word with ``step_scores [B, ...]``, from those after it."""
-        terms = scores[:, None] + backward.gather(1, self.table.flatten(1)).view_as(self.table)
+        terms = scores[:, None] + backward.gather(1, self.target).view_as(self.table)
         return terms.amax(2) if best else log_sum(terms, 2)
 
     def step_forward(self, scores: Tensor, forward: Tensor) -> Tensor:
         """Forward log-probabilities ``[B, S]`` after a word with ``step_scores [B, ...]``, from those before it."""
-        terms = (forward[:, :, None] + scores[:, None]).flatten(1)
-        return scatter_log_sum(terms, self.table.flatten(1), forward.shape[1])
+        return scatter_log_sum(self.leaving(forward, scores), self.target, forward.shape[1])
+
+    def leaving(self, before: Tensor, scores: Tensor) -> Tensor:
+        """The sums ``[B, *, T]`` of ``before [B, *, S]`` and of ``step_scores [B, *, ...]``, for each transition."""
+        return (before[..., None] + scores[..., None, :]).flatten(-2)
+
+    def moved(self, states: Tensor, shares: Tensor, start: Tensor) -> Tensor:
+        """Probabilities ``[B, S]`` of the states after a word, added to ``start``, from those before it.
+
+        Args:
+            states: ``[B, S]``, before the word.
+            shares: ``[B, T]``, the probability of each transition, given the state before it.
+        """
+        return start.scatter_add(1, self.target, (states[..., None] * shares.view_as(self.table)).flatten(1))
 
     def arcs(self, forward: Tensor, scores: Tensor) -> list[Arcs]:
         """The transitions by a word with ``step_scores [B, ...]``, from the states with a probability in ``forward``.
@@ -90,15 +113,14 @@ class Tables(NamedTuple):
             arcs.append(Arcs(alive.index_select(0, at), target[:, None], label))
         return arcs
 
-    def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
+    def without_word(self, forward: Tensor, reached: Tensor) -> Tensor:
         """Log-probability of the text except for each word, ``[B, N, ...]``; ``per_class`` maps it to classes.
 
         Args:
-            forward, backward: ``[B, N, S]``, before and after each word.
+            forward: ``[B, N, S]``, before each word.
+            reached: ``[B, N, T]``, backward after each word, at the ``target`` of each transition.
         """
-        index = self.table.flatten(1)[:, None].expand(-1, backward.shape[1], -1)
-        after = backward.gather(2, index).unflatten(2, self.table.shape[1:])
-        return log_sum(forward[..., None] + after, 2)
+        return log_sum(forward[..., None] + reached.unflatten(2, self.table.shape[1:]), 2)
 
     def per_class(self, values: Tensor) -> Tensor:
         """The result of ``without_word``, ``[B, N, ...]``, for each class: ``[B, N, C]``."""
@@ -123,6 +145,21 @@ class Tables(NamedTuple):
 
 
 Automata = Tables | Edges
+
+
+def in_pieces(scores: Tensor, automata: Automata, states: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The words of a text in pieces, for tensors with all transitions of as many words at once as fit.
+
+    Args:
+        scores: ``[B, N, ...]``, one value for each word.
+        states: ``[B, N + 1, S]``, before each word, and after the last.
+
+    Yields:
+        ``scores``, and ``states`` before and after each word, of some words.
+    """
+    size = max(1, most_numbers(scores.device) // (len(scores) * automata.transitions))
+    pieces = (values.split(size, 1) for values in (scores, states[:, :-1], states[:, 1:]))
+    yield from zip(*pieces, strict=True)
 
 
 def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -> Automata:
