@@ -154,7 +154,7 @@ def test_a_state_that_underflows_is_not_lost_if_all_others_end(both):
 
 def test_impossible_rows_are_found_without_log_space(form, monkeypatch):
     monkeypatch.setattr(scaled, "TRANSITIONS_CPU", 0)
-    monkeypatch.setattr("dlmctl.control.automata.posterior._in_log_space", None)
+    monkeypatch.setattr("dlmctl.control.automata.by_word.log_ratios", None)
     automata, within = stacked([CHAIN, CHAIN]), torch.ones(2, 11, dtype=torch.bool)
     scores = torch.cat([chain_log_probs(-0.1, -torch.inf), chain_log_probs(-0.5, -0.7)])[:, 1:12]
     scores[0, 4] = -torch.inf

@@ -48,7 +48,7 @@ def without_words(scores: Tensor, automata: Automata, backwards: Tensor) -> Tens
     return torch.cat(found, 1)
 
 
-def best_states(scores: Tensor, automata: Automata, within: Tensor) -> tuple[Tensor, Tensor]:
+def best_states(scores: Tensor, automata: Automata, within: Tensor | None) -> tuple[Tensor, Tensor]:
     """The log-probability ``[B]`` of the best accepting path, and its states ``[B, N + 1]`` between the words.
 
     Args:
@@ -61,9 +61,11 @@ def best_states(scores: Tensor, automata: Automata, within: Tensor) -> tuple[Ten
         terms = automata.leaving(forward[-1], word_scores)
         forward.append(nothing.scatter_reduce(1, automata.target, terms, "amax"))
     forwards = torch.stack(forward, 1)
-    best, last = (at_places(forwards, within.sum(1, keepdim=True))[:, 0] + automata.ends).max(1)
-    stay = torch.arange(forwards.shape[2], device=scores.device)
-    maps = torch.where(within[..., None], _states_before(scores, automata, forwards), stay)
+    maps, final = _states_before(scores, automata, forwards), forward[-1]
+    if within is not None:
+        final = at_places(forwards, within.sum(1, keepdim=True))[:, 0]
+        maps = torch.where(within[..., None], maps, torch.arange(forwards.shape[2], device=scores.device))
+    best, last = (final + automata.ends).max(1)
     return best, torch.cat((_composed(maps, last), last[:, None]), 1)
 
 

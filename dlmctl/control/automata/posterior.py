@@ -22,12 +22,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlmctl.control.automata import chain
+from dlmctl.control.automata import by_word
 from dlmctl.control.automata.class_sums import class_scores, class_tops
 from dlmctl.control.automata.scaled import forward_sums, is_worth_scaling, without_words
 from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total
-from dlmctl.control.automata.sums import at_places, gathered, log_sum
-from dlmctl.control.automata.transitions import Automata, Tables, in_pieces
+from dlmctl.control.automata.sums import gathered, log_sum
+from dlmctl.control.automata.transitions import Automata, Tables
 
 
 class Inference(NamedTuple):
@@ -60,7 +60,7 @@ def log_probability(
     sums = forward_sums(scores, automata, within) if is_worth_scaling(scores, automata) else None
     if sums is not None and bool(sums.holds.all()):
         return sums.log_p.to(scores.dtype)
-    log_p = _backward(automata.step_scores(scores), automata, within)[:, 0, 0]
+    log_p = by_word.log_probability(scores, automata, within)
     return log_p if sums is None else torch.where(sums.holds, sums.log_p.to(scores.dtype), log_p)
 
 
@@ -88,13 +88,13 @@ def infer(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
         without_word = automata.without_word(forward, gathered(backward, automata.target))
         return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
     if not is_worth_scaling(scores, automata):
-        return _in_log_space(scores, automata, within)
+        return Inference(*by_word.log_ratios(scores, automata, within))
     sums = forward_sums(scores, automata, within)
     log_ratio, holds = without_words(sums, automata)
     scaled = Inference(sums.log_p.to(scores.dtype), automata.per_class(log_ratio.to(scores.dtype)))
     if bool(holds.all()):
         return scaled
-    exact = _in_log_space(scores, automata, within)
+    exact = Inference(*by_word.log_ratios(scores, automata, within))
     log_p = torch.where(holds, scaled.log_p, exact.log_p)
     return Inference(log_p, torch.where(holds[:, None, None], scaled.log_ratio, exact.log_ratio))
 
@@ -138,65 +138,9 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
     if isinstance(automata, Tables) and sets is not None:
         best, states = best_states(sets.matrices(scores, within, best=True), automata.ends.to(scores.dtype))
         path = automata.best_classes(states[:, : scores.shape[1] + 1], scores)
-    elif chain.is_for(scores.device):
-        best, states = chain.best_states(automata.step_scores(scores, best=True), automata, within)
-        path = automata.best_classes(states, scores)
     else:
-        step_scores = automata.step_scores(scores, best=True)
-        backwards = _backward(step_scores, automata, within, best=True)
-        best, path = backwards[:, 0, 0], _path(scores, step_scores, backwards, automata, within)
+        best, path = by_word.best_path(scores, automata, within)
     return _replaced(log_probs, _on_path(window, path, automata, _possible(best, within)), first)
-
-
-def _in_log_space(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
-    """Forward-backward word by word, in log space."""
-    step_scores = automata.step_scores(scores)
-    backwards = _backward(step_scores, automata, within)
-    log_p = backwards[:, 0, 0]
-    if chain.is_for(scores.device):
-        return Inference(log_p, automata.per_class(chain.without_words(step_scores, automata, backwards)))
-    pieces = in_pieces(_forward(step_scores, automata, within), automata, backwards)
-    without_word = torch.cat(
-        [automata.without_word(forward, gathered(after, automata.target)) for forward, _, after in pieces], 1
-    )
-    return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
-
-
-def _backward(step_scores: Tensor, automata: Automata, within: Tensor, best: bool = False) -> Tensor:
-    """Log-probability of acceptance, or of the best path to it, from each state: ``[B, N + 1, S]``.
-
-    Before each word, and after the last. ``step_scores [B, N, ...]`` are those of ``Tables``.
-    """
-    size = within.shape[1]
-    # For one call less per word, all texts are moved to end at the last place.
-    places = torch.arange(size + 1, device=within.device)
-    shift = size - within.sum(1, keepdim=True)
-    moved = at_places(step_scores, (places[:size] - shift).clamp(min=0))
-    backward = [automata.ends.to(step_scores.dtype)]
-    for scores in reversed(moved.unbind(1)):
-        backward.append(automata.step_backward(scores, backward[-1], best))
-    return at_places(torch.stack(backward[::-1], 1), (places + shift).clamp(max=size))
-
-
-def _forward(step_scores: Tensor, automata: Automata, within: Tensor) -> Tensor:
-    """Log-probability to be in each state before each word, ``[B, N, S]``."""
-    forward = torch.full_like(automata.ends, -torch.inf, dtype=step_scores.dtype)
-    forward[:, 0] = 0.0
-    forwards = list[Tensor]()
-    for scores, is_word in zip(step_scores.unbind(1), within.unbind(1), strict=True):
-        forwards.append(forward)
-        forward = torch.where(is_word[:, None], automata.step_forward(scores, forward), forward)
-    return torch.stack(forwards, 1)
-
-
-def _path(scores: Tensor, step_scores: Tensor, backwards: Tensor, automata: Automata, within: Tensor) -> Tensor:
-    """The classes ``[B, N]`` of the best path, by class ``scores [B, N, C]`` and ``backwards [B, N + 1, S]``."""
-    state, path = torch.zeros_like(automata.classes[:, 0]), list[Tensor]()
-    for at, is_word in enumerate(within.unbind(1)):
-        best_class, successor = automata.best_step(state, scores[:, at], step_scores[:, at], backwards[:, at + 1])
-        path.append(best_class)
-        state = torch.where(is_word, successor, state)
-    return torch.stack(path, 1)
 
 
 def _on_path(window: Tensor, path: Tensor, automata: Automata, possible: Tensor) -> Tensor:

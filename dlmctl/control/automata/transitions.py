@@ -18,6 +18,7 @@ from torch import Tensor
 from dlmctl.control.automata.arcs import Arcs
 from dlmctl.control.automata.dfa import DEAD, Automaton, Ints
 from dlmctl.control.automata.edges import EdgeList, Edges, edges_of
+from dlmctl.control.automata.pairs import MOST_CELLS, Pairs, most_transitions, pairs_of
 from dlmctl.control.automata.scan import MOST_STATES, Sets, most_numbers
 from dlmctl.control.automata.sums import log_sum, scatter_log_sum
 
@@ -33,12 +34,14 @@ class Tables(NamedTuple):
         table: ``[B, S, C]``, the next state for each state and class; the last state is a sink for missing transitions.
         ends: ``[B, S]``, 0 where a text may end, else -inf.
         sets: for inference over all words at once; None if there are too many states.
+        pairs: for inference over two words at a time; None if there are too many pairs, and for a CPU.
     """
 
     classes: Tensor
     table: Tensor
     ends: Tensor
     sets: Sets | None
+    pairs: Pairs | None
 
     @property
     def width(self) -> int:
@@ -173,7 +176,8 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
     if states * width >= LARGE and SPARSE * len(edges_of(largest.table).source) <= states * width:
         return _stacked_edges(distinct, states, width, rows, device)
     classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
-    return Tables(classes, table, ends, _sets(distinct, states, width, rows, device))
+    sets, pairs = _sets(distinct, states, width, rows, device), _pairs(distinct, states, width, rows, device)
+    return Tables(classes, table, ends, sets, pairs)
 
 
 def _stacked_edges(
@@ -215,6 +219,21 @@ def _sets(
     identity = torch.full((states, states), -torch.inf, device=device).fill_diagonal_(0.0)
     member, set_between = _batched(arrays, rows, device)
     return Sets(member, set_between, identity)
+
+
+def _pairs(
+    automata: Sequence[Automaton], states: int, width: int, rows: Sequence[int], device: torch.device | str
+) -> Pairs | None:
+    """The pairs of words, with as many classes as those of the automaton with most; None if they are not for it."""
+    if not most_transitions(torch.device(device)) or states * width**2 > MOST_CELLS:
+        return None
+    arrays = [pairs_of(_padded(automaton, states, width)[1]) for automaton in automata]
+    most = max(table.shape[1] for table, _ in arrays)
+    padded = [
+        (np.pad(table, ((0, 0), (0, most - table.shape[1])), constant_values=states - 1), of) for table, of in arrays
+    ]
+    table, of = _batched(padded, rows, device)
+    return Pairs(table, of, width)
 
 
 def _largest_sizes(edge_lists: Sequence[EdgeList]) -> tuple[int, int, int]:
