@@ -44,9 +44,8 @@ class Pairs(NamedTuple):
     width: int
 
     def fit(self, words: int) -> bool:
-        """Whether texts of ``words`` words are read by pairs."""
-        numbers = self.of.numel() * ((words + 1) // 2)
-        return self.table.numel() <= most_transitions(self.table.device) and numbers <= most_numbers(self.table.device)
+        """Whether texts of ``words`` words are read by pairs: whether the largest tensor is small enough."""
+        return self.of.numel() * ((words + 1) // 2) <= most_numbers(self.of.device)
 
     def scores(self, scores: Tensor, within: Tensor) -> Tensor:
         """Log-probabilities ``[B, N / 2, 2, C]`` of the classes of each pair of words, from those of the words.

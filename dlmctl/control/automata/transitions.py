@@ -224,11 +224,13 @@ def _sets(
 def _pairs(
     automata: Sequence[Automaton], states: int, width: int, rows: Sequence[int], device: torch.device | str
 ) -> Pairs | None:
-    """The pairs of words, with as many classes as those of the automaton with most; None if they are not for it."""
+    """The pairs of words, with classes padded to the most; None for a CPU, and if there are too many transitions."""
     if not most_transitions(torch.device(device)) or states * width**2 > MOST_CELLS:
         return None
     arrays = [pairs_of(_padded(automaton, states, width)[1]) for automaton in automata]
     most = max(table.shape[1] for table, _ in arrays)
+    if len(rows) * states * most > most_transitions(torch.device(device)):
+        return None
     padded = [
         (np.pad(table, ((0, 0), (0, most - table.shape[1])), constant_values=states - 1), of) for table, of in arrays
     ]
