@@ -1,8 +1,9 @@
 """Words two by two, for half as many steps: for a GPU, where each call is a kernel launch.
 
-What two words do to the states of an automaton depends on their classes, and many pairs of classes do the same: where
-words are counted, all that have the same sum. So a table over classes of pairs is not much larger than one over classes
-of words. A pair may also be a word and nothing, or nothing at all, for what follows the last word.
+Where two words lead an automaton depends on their classes, and many pairs of classes lead to the same states: where
+words are counted, those with the same sum. These share a class of pairs, and the table of the automaton over classes of
+pairs is read like one over classes of words. A pair may also be a word and nothing, or twice nothing, after the last
+word.
 """
 
 from __future__ import annotations
