@@ -32,7 +32,7 @@ from controls import (
 )
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control import nan_checks
-from dlmctl.control.automata import class_sums, scaled, scan
+from dlmctl.control.automata import chain, class_sums, pairs, scaled, scan
 from dlmctl.control.base import Control
 from dlmctl.diffusion import absorbing, noise
 from dlmctl.diffusion.noise import Draw
@@ -75,6 +75,8 @@ GPU_CONSTANTS: list[tuple[ModuleType, str, int | None]] = [
     (noise, "MOST_AHEAD_CPU", noise.MOST_AHEAD),
     (scan, "MOST_CPU", scan.MOST),
     (scaled, "TRANSITIONS_CPU", None),
+    (chain, "ON_CPU", True),
+    (pairs, "MOST_CPU", pairs.MOST),
     (class_sums, "PIECE_CPU", None),
     (absorbing, "PIECE_CPU", None),
     (nan_checks, "AT_ONCE_CPU", False),

@@ -4,15 +4,17 @@ import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 
-from dlmctl.control.automata import languages, scaled, scan
+from dlmctl.control.automata import chain, languages, pairs, scaled, scan, transitions
 from dlmctl.control.automata.dfa import Automaton, reduced
 from dlmctl.control.automata.phrases import in_likely_order, with_phrases
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability
 from dlmctl.control.automata.product import complement, intersect_all, lengths
 from dlmctl.control.automata.regex import parse
+from dlmctl.control.automata.totals import Quantity, with_total
 from dlmctl.control.automata.transitions import stacked
 
 ALPHABET = languages.Alphabet([None, "a", "b", "c", "d", None])
@@ -56,11 +58,21 @@ def enumerated(automaton, log_probs, words):
     return log_probs_of
 
 
-@pytest.fixture(params=["at once", "word by word", "scaled"])
+METHODS = ("at once", "word by word", "scaled", "chain", "pairs")
+
+
+def choose(method, monkeypatch):
+    """Every text by this method of inference, whichever would be chosen."""
+    monkeypatch.setattr(scan, "MOST_CPU", scan.MOST if method in ("at once", "pairs") else 0)
+    monkeypatch.setattr(transitions, "MOST_STATES", 0 if method == "pairs" else scan.MOST_STATES)
+    monkeypatch.setattr(scaled, "TRANSITIONS_CPU", 0 if method == "scaled" else None)
+    monkeypatch.setattr(chain, "ON_CPU", method == "chain")
+    monkeypatch.setattr(pairs, "MOST_CPU", pairs.MOST if method == "pairs" else 0)
+
+
+@pytest.fixture(params=METHODS)
 def method(request, monkeypatch):
-    """Every method of inference, whichever would be chosen."""
-    monkeypatch.setattr(scan, "MOST_CPU", scan.MOST if request.param == "at once" else 0)
-    monkeypatch.setattr(scaled, "TRANSITIONS_CPU", 0 if request.param == "scaled" else None)
+    choose(request.param, monkeypatch)
 
 
 every_method = pytest.mark.usefixtures("method")
@@ -114,20 +126,32 @@ def test_rows_do_not_depend_on_their_batch(batch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_inference_at_once_agrees_with_word_by_word_on_long_texts(monkeypatch, dtype):
-    automata = stacked([random_automaton(seed) for seed in range(8)])
+@pytest.mark.parametrize("method", ["at once", "chain", "pairs"])
+def test_every_method_agrees_with_word_by_word_on_long_texts(monkeypatch, dtype, method):
     words = torch.tensor([64, 63, 33, 32, 17, 5, 2, 1])
     log_probs = random_log_probs(8, 66, seed=5, dtype=dtype)
     log_probs[:, ::3, 3] = -torch.inf
     results = []
-    for most in (scan.MOST, 0):
-        monkeypatch.setattr(scan, "MOST_CPU", most)
+    for chosen in (method, "word by word"):
+        choose(chosen, monkeypatch)
+        automata = stacked([random_automaton(seed) for seed in range(8)])
         log_p = log_probability(log_probs, automata, words)
         results.append((log_p, condition(log_probs, automata, words).exp(), likeliest(log_probs, automata, words)))
     atol = 1e-4 if dtype == torch.float32 else 1e-12
     assert torch.allclose(results[0][0], results[1][0], rtol=1e-6)
     assert close(results[0][1], results[1][1], atol)
     assert torch.equal(results[0][2], results[1][2])
+
+
+def test_pairs_of_counted_words_are_as_many_as_their_sums():
+    counted = Quantity(np.arange(6), np.array([[-1, 0, 0, 0, 0, 0]]), np.arange(6)[None])
+    automaton = with_total(counted, 12, 12)
+    table = np.where(automaton.table < 0, len(automaton.table), automaton.table)
+    sink = np.full((1, table.shape[1]), len(table))
+    after, of = pairs.pairs_of(np.concatenate([table, sink]))
+    assert after.shape == (14, 11)  # words of 1 to 5, in pairs or alone, add up to 0 to 10
+    sums = np.add.outer(np.arange(6), np.arange(6)).reshape(-1)
+    assert len(set(zip(sums, of, strict=True))) == 11
 
 
 @every_method

@@ -1,4 +1,4 @@
-"""Sums in probability space against those in log space, and what happens where they underflow."""
+"""Sums in probability space, of both kinds, against those in log space, and what happens where they underflow."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlmctl.control.automata import class_sums, scaled, scan, transitions
+from dlmctl.control.automata import chain, class_sums, scaled, scan, transitions
 from dlmctl.control.automata.dfa import Automaton, reduced
 from dlmctl.control.automata.posterior import condition, infer, log_probability
 from dlmctl.control.automata.product import lengths
@@ -52,16 +52,19 @@ def form(request, monkeypatch):
         monkeypatch.setattr(transitions, "SPARSE", 0)
 
 
-@pytest.fixture
-def both(form, monkeypatch):
-    """The result of a function in log space and in probability space."""
+@pytest.fixture(params=["scaled", "chain"])
+def both(form, request, monkeypatch):
+    """The result of a function in log space and in probability space, as on a CPU or as on a GPU."""
 
     def results(function, *arguments):
-        found = []
-        for least in (None, 0):
-            monkeypatch.setattr(scaled, "TRANSITIONS_CPU", least)
-            found.append(function(*arguments))
-        return found
+        monkeypatch.setattr(scaled, "TRANSITIONS_CPU", None)
+        expected = function(*arguments)
+        with monkeypatch.context() as patch:
+            if request.param == "scaled":
+                patch.setattr(scaled, "TRANSITIONS_CPU", 0)
+            else:
+                patch.setattr(chain, "ON_CPU", True)
+            return expected, function(*arguments)
 
     return results
 
@@ -151,7 +154,7 @@ def test_a_state_that_underflows_is_not_lost_if_all_others_end(both):
 
 def test_impossible_rows_are_found_without_log_space(form, monkeypatch):
     monkeypatch.setattr(scaled, "TRANSITIONS_CPU", 0)
-    monkeypatch.setattr("dlmctl.control.automata.posterior._in_log_space", None)
+    monkeypatch.setattr("dlmctl.control.automata.by_word.log_ratios", None)
     automata, within = stacked([CHAIN, CHAIN]), torch.ones(2, 11, dtype=torch.bool)
     scores = torch.cat([chain_log_probs(-0.1, -torch.inf), chain_log_probs(-0.5, -0.7)])[:, 1:12]
     scores[0, 4] = -torch.inf

@@ -9,10 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from controls import Contains, Infill, Length, Pos, Semantic, SyntaxTree
+from benchmarks.calls import GPU_CONSTANTS
+from controls import Characters, Contains, Infill, Length, Pos, Semantic, SyntaxTree
 from dlmctl import Control, ControlParams, Energy, Prepared, UserError
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control import nan_checks
+from dlmctl.control.automata import pairs
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.recipe.presets import settings_of
@@ -101,6 +103,17 @@ def test_recorded_steps_give_the_same_texts(e2e, as_if_recorded, name):
     made = Taped.made
     assert drawn(e2e, CONTROLS[name], steps=6, compile=False) == found
     assert Taped.made == made
+
+
+@pytest.mark.parametrize("most", [0, pairs.MOST], ids=["one by one", "two by two"])
+def test_recorded_steps_that_read_words_one_after_the_other_give_the_same_texts(e2e, as_if_recorded, monkeypatch, most):
+    for way in GPU_CONSTANTS:
+        monkeypatch.setattr(*way)
+    monkeypatch.setattr(pairs, "MOST_CPU", most)
+    control = Characters(40) & NINE
+    found = drawn(e2e, control, steps=4)
+    assert Taped.made > 0
+    assert drawn(e2e, control, steps=4, compile=False) == found
 
 
 class Adds(Control[ControlParams]):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dlmctl.control.automata import scaled
+from dlmctl.control.automata import chain, scaled
 from dlmctl.control.automata import transitions as transitions_of
 from dlmctl.control.automata.dfa import shortest
 from dlmctl.control.automata.exact_tokens import token_language
@@ -131,14 +131,15 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("transitions", [None, 0], ids=["log space", "scaled"])
+@pytest.mark.parametrize("way", ["log space", "scaled", "chain"])
 @pytest.mark.parametrize("large", [0, 1 << 16], ids=["edges", "tables"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("number", range(len(ASKED)))
-def test_the_posterior_over_tokens_is_that_of_enumeration(few, monkeypatch, number, dtype, large, transitions):
+def test_the_posterior_over_tokens_is_that_of_enumeration(few, monkeypatch, number, dtype, large, way):
     monkeypatch.setattr(transitions_of, "LARGE", large)
     monkeypatch.setattr(transitions_of, "SPARSE", 0)
-    monkeypatch.setattr(scaled, "TRANSITIONS_CPU", transitions)
+    monkeypatch.setattr(scaled, "TRANSITIONS_CPU", 0 if way == "scaled" else None)
+    monkeypatch.setattr(chain, "ON_CPU", way == "chain")
     asked, holds = ASKED[number]
     count, automaton = 4, token_language(few, [asked])
     generator = torch.Generator().manual_seed(number)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlmctl.control.automata.arcs import Arcs
 from dlmctl.control.automata.dfa import DEAD, Ints
-from dlmctl.control.automata.sums import scatter_log_sum, scatter_top
+from dlmctl.control.automata.sums import gathered, scatter_log_sum, scatter_top
 
 
 class Edges(NamedTuple):
@@ -43,20 +43,24 @@ class Edges(NamedTuple):
         return self.source.shape[1]
 
     def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
-        index = self.of[:, None].expand(-1, scores.shape[1], -1)
-        values = scores.gather(2, self.member[:, None].expand_as(index))
+        values = gathered(scores, self.member)
+        index = self.of[:, None].expand_as(values)
         by_group = scatter_top(values, index, self.groups) if best else scatter_log_sum(values, index, self.groups)
         # The last group belongs to the padding of the edges, which must have probability 0.
         return torch.cat([by_group[..., :-1], torch.full_like(by_group[..., -1:], -torch.inf)], -1)
 
     def step_backward(self, scores: Tensor, backward: Tensor, best: bool) -> Tensor:
-        terms = scores.gather(1, self.group) + backward.gather(1, self.target)
-        states = backward.shape[1]
+        terms, states = scores.gather(1, self.group) + backward.gather(1, self.target), backward.shape[1]
         return scatter_top(terms, self.source, states) if best else scatter_log_sum(terms, self.source, states)
 
     def step_forward(self, scores: Tensor, forward: Tensor) -> Tensor:
-        terms = forward.gather(1, self.source) + scores.gather(1, self.group)
-        return scatter_log_sum(terms, self.target, forward.shape[1])
+        return scatter_log_sum(self.leaving(forward, scores), self.target, forward.shape[1])
+
+    def leaving(self, before: Tensor, scores: Tensor) -> Tensor:
+        return gathered(before, self.source) + gathered(scores, self.group)
+
+    def moved(self, states: Tensor, shares: Tensor, start: Tensor) -> Tensor:
+        return start.scatter_add(1, self.target, states.gather(1, self.source) * shares)
 
     def arcs(self, forward: Tensor, scores: Tensor) -> list[Arcs]:
         states, groups = forward.shape[1], scores.shape[1]
@@ -77,15 +81,20 @@ class Edges(NamedTuple):
         # 32 bits are faster to look up, and enough for any batch.
         return [Arcs(source, target[:, None].int(), label)]
 
-    def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
-        source, target, group = (
-            index[:, None].expand(-1, backward.shape[1], -1) for index in (self.source, self.target, self.group)
-        )
-        return scatter_log_sum(forward.gather(2, source) + backward.gather(2, target), group, self.groups)
+    def without_word(self, forward: Tensor, reached: Tensor) -> Tensor:
+        terms = gathered(forward, self.source) + reached
+        return scatter_log_sum(terms, self.group[:, None].expand_as(terms), self.groups)
 
     def per_class(self, values: Tensor) -> Tensor:
-        index = self.member[:, None].expand(-1, values.shape[1], -1)
-        return scatter_log_sum(values.gather(2, self.of[:, None].expand_as(index)), index, self.width)
+        members = gathered(values, self.of)
+        return scatter_log_sum(members, self.member[:, None].expand_as(members), self.width)
+
+    def best_classes(self, states: Tensor, scores: Tensor) -> Tensor:
+        is_edge = (self.source[:, None] == states[:, :-1, None]) & (self.target[:, None] == states[:, 1:, None])
+        group = self.group.gather(1, is_edge.to(torch.uint8).argmax(2))
+        is_member = self.of[:, None] == group[..., None]
+        best = gathered(scores, self.member).masked_fill(~is_member, -torch.inf).argmax(2)
+        return self.member.gather(1, best)
 
     def best_step(self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
         terms = step_scores.gather(1, self.group) + backward.gather(1, self.target)

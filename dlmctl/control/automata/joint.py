@@ -93,7 +93,8 @@ class JointAutomata:
         self.languages, self.alphabet, self.names = list(languages), alphabet, list(names)
         self.unit = unit
         self.words, self.most = torch.tensor(words, device=device), max(words)
-        self.sharpness = torch.tensor(sharpness, device=device)[:, None, None]
+        is_bayes = all(power == 1.0 for power in sharpness)
+        self.sharpness = 1.0 if is_bayes else torch.tensor(sharpness, device=device)[:, None, None]
         # Automata with an order of phrases found for uniform logits: used if none is found for the model's logits.
         self.fallbacks: dict[int, Automaton] = {}
         self._reset()

@@ -4,9 +4,9 @@ Forward-backward over the states of an automaton (Rabiner 1989; for guidance of 
 arXiv 2602.12468) and the arg max (Viterbi 1967; "DINGO", arXiv 2505.23061), for all rows and states at once. With few
 states, all positions are one tree (``scan``), which takes a few calls for any number of them. Otherwise positions are a
 loop that costs O(L S C) per row, for S states and C word classes; on a CPU less, since it follows only the transitions
-that have a probability (``scaled``). The tree and the loop are in log space, so nothing underflows in float32;
-``scaled`` is in float64 and reports the rows where something might, which are then computed in log space. In addition
-there is one pass over the ``[L, V]`` log-probabilities.
+that have a probability (``scaled``), and on a GPU with fewer calls (``chain``). The tree and the loop are in log space,
+so nothing underflows in float32; ``scaled`` is in float64 and reports the rows where something might, which are then
+computed in log space. In addition there is one pass over the ``[L, V]`` log-probabilities.
 
 Arguments that all functions share:
     log_probs: ``[B, L, V]``, -inf for tokens that are not allowed at a position.
@@ -22,10 +22,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dlmctl.control.automata import by_word
 from dlmctl.control.automata.class_sums import class_scores, class_tops
 from dlmctl.control.automata.scaled import forward_sums, is_worth_scaling, without_words
-from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total, most_numbers
-from dlmctl.control.automata.sums import log_sum
+from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total
+from dlmctl.control.automata.sums import gathered, log_sum
 from dlmctl.control.automata.transitions import Automata, Tables
 
 
@@ -56,12 +57,11 @@ def log_probability(
     sets, within = _sets_for_scan(automata, scores), _within(words, scores)
     if sets is not None:
         return log_total(sets.matrices(scores, within), automata.ends.to(scores.dtype))
-    if not is_worth_scaling(scores, automata):
-        return _backward(scores, automata, within)[0][:, 0]
-    sums = forward_sums(scores, automata, within)
-    if bool(sums.holds.all()):
+    sums = forward_sums(scores, automata, within) if is_worth_scaling(scores, automata) else None
+    if sums is not None and bool(sums.holds.all()):
         return sums.log_p.to(scores.dtype)
-    return torch.where(sums.holds, sums.log_p.to(scores.dtype), _backward(scores, automata, within)[0][:, 0])
+    log_p = by_word.log_probability(scores, automata, within)
+    return log_p if sums is None else torch.where(sums.holds, sums.log_p.to(scores.dtype), log_p)
 
 
 def log_probability_by_length(log_probs: Tensor, automata: Automata, longest: int) -> Tensor:
@@ -84,16 +84,17 @@ def infer(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
         forward, backward, log_p = forward_backward(
             sets.matrices(scores, within), automata.ends.to(scores.dtype), sets.identity.to(scores.dtype)
         )
-        without_word = automata.without_word(forward[:, : scores.shape[1]], backward[:, : scores.shape[1]])
+        forward, backward = forward[:, : scores.shape[1]], backward[:, : scores.shape[1]]
+        without_word = automata.without_word(forward, gathered(backward, automata.target))
         return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
     if not is_worth_scaling(scores, automata):
-        return _in_log_space(scores, automata, within)
+        return Inference(*by_word.log_ratios(scores, automata, within))
     sums = forward_sums(scores, automata, within)
     log_ratio, holds = without_words(sums, automata)
     scaled = Inference(sums.log_p.to(scores.dtype), automata.per_class(log_ratio.to(scores.dtype)))
     if bool(holds.all()):
         return scaled
-    exact = _in_log_space(scores, automata, within)
+    exact = Inference(*by_word.log_ratios(scores, automata, within))
     log_p = torch.where(holds, scaled.log_p, exact.log_p)
     return Inference(log_p, torch.where(holds[:, None, None], scaled.log_ratio, exact.log_ratio))
 
@@ -116,8 +117,11 @@ def condition(
     """
     window = _window(log_probs, words, first, most)
     scores, within = _scores(window, automata), _within(words, window)
-    inference = infer(scores * sharpness, automata, within)
-    shift = inference.log_ratio + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
+    is_bayes = isinstance(sharpness, float) and sharpness == 1.0
+    inference = infer(scores if is_bayes else scores * sharpness, automata, within)
+    shift = inference.log_ratio
+    if not is_bayes:
+        shift = shift + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
     shift = torch.where(_possible(inference.log_p, within), shift, 0.0)
     return _replaced(log_probs, window + _per_token(shift, automata), first)
 
@@ -135,53 +139,8 @@ def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int =
         best, states = best_states(sets.matrices(scores, within, best=True), automata.ends.to(scores.dtype))
         path = automata.best_classes(states[:, : scores.shape[1] + 1], scores)
     else:
-        backwards = _backward(scores, automata, within, best=True)
-        best, path = backwards[0][:, 0], _path(scores, backwards, automata, within)
+        best, path = by_word.best_path(scores, automata, within)
     return _replaced(log_probs, _on_path(window, path, automata, _possible(best, within)), first)
-
-
-def _in_log_space(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
-    """Forward-backward word by word, in log space."""
-    backwards = _backward(scores, automata, within)
-    log_p, without_word = backwards[0][:, 0], _without_words(scores, automata, within, backwards)
-    return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
-
-
-def _backward(scores: Tensor, automata: Automata, within: Tensor, best: bool = False) -> list[Tensor]:
-    """Backward log-probabilities, ``[B, S]`` after 0 to N words: of acceptance from each state, or of the best path."""
-    step_scores = automata.step_scores(scores, best)
-    backward = automata.ends.to(scores.dtype)
-    backwards, is_word = [backward], within.unbind(1)
-    for at in reversed(range(scores.shape[1])):
-        stepped = automata.step_backward(step_scores[:, at], backward, best)
-        backward = torch.where(is_word[at][:, None], stepped, backward)
-        backwards.append(backward)
-    return backwards[::-1]
-
-
-def _without_words(scores: Tensor, automata: Automata, within: Tensor, backwards: list[Tensor]) -> Tensor:
-    """Log-probability of the text except for each word, ``[B, N, ...]``, as in ``Tables.without_word``."""
-    forward = torch.full_like(backwards[0], -torch.inf)
-    forward[:, 0] = 0.0
-    step_scores, forwards = automata.step_scores(scores), list[Tensor]()
-    for at, is_word in enumerate(within.unbind(1)):
-        forwards.append(forward)
-        forward = torch.where(is_word[:, None], automata.step_forward(step_scores[:, at], forward), forward)
-    # As many words at once as fit, for fewer calls.
-    size = max(1, most_numbers(scores.device) // (len(scores) * automata.transitions))
-    pieces = (torch.stack(values, 1).split(size, 1) for values in (forwards, backwards[1:]))
-    return torch.cat([automata.without_word(*piece) for piece in zip(*pieces, strict=True)], 1)
-
-
-def _path(scores: Tensor, backwards: list[Tensor], automata: Automata, within: Tensor) -> Tensor:
-    """The classes ``[B, N]`` of the best path, by class ``scores [B, N, C]`` and backward scores ``[B, S]``."""
-    state = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
-    path, step_scores, is_word = [], automata.step_scores(scores, best=True), within.unbind(1)
-    for at in range(scores.shape[1]):
-        best_class, successor = automata.best_step(state, scores[:, at], step_scores[:, at], backwards[at + 1])
-        path.append(best_class)
-        state = torch.where(is_word[at], successor, state)
-    return torch.stack(path, 1)
 
 
 def _on_path(window: Tensor, path: Tensor, automata: Automata, possible: Tensor) -> Tensor:

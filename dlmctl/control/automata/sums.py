@@ -30,3 +30,13 @@ def scatter_top(values: Tensor, index: Tensor, count: int, least: float = -torch
     """Maximum of the ``values [..., M]`` that share an index, and of ``least``: ``[..., count]``."""
     lowest = values.new_full((*values.shape[:-1], count), least)
     return lowest.scatter_reduce(-1, index, values, "amax")
+
+
+def gathered(values: Tensor, index: Tensor) -> Tensor:
+    """``values [B, *, S]`` at ``index [B, M]``: ``[B, *, M]``."""
+    return values.gather(-1, index if values.dim() == 2 else index[:, None].expand(-1, values.shape[1], -1))
+
+
+def at_places(values: Tensor, places: Tensor) -> Tensor:
+    """``values [B, N, S]`` at ``places [B, M]`` of a text: ``[B, M, S]``."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))

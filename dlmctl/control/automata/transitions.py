@@ -7,7 +7,7 @@ once for each set, at all positions together, and a step only visits the edges.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch import Tensor
 from dlmctl.control.automata.arcs import Arcs
 from dlmctl.control.automata.dfa import DEAD, Automaton, Ints
 from dlmctl.control.automata.edges import EdgeList, Edges, edges_of
-from dlmctl.control.automata.scan import MOST_STATES, Sets
+from dlmctl.control.automata.pairs import MOST_CELLS, Pairs, most_transitions, pairs_of
+from dlmctl.control.automata.scan import MOST_STATES, Sets, most_numbers
 from dlmctl.control.automata.sums import log_sum, scatter_log_sum
 
 # Edges are faster for a table of at least so many cells, if there are so many cells to each edge.
@@ -33,12 +34,14 @@ class Tables(NamedTuple):
         table: ``[B, S, C]``, the next state for each state and class; the last state is a sink for missing transitions.
         ends: ``[B, S]``, 0 where a text may end, else -inf.
         sets: for inference over all words at once; None if there are too many states.
+        pairs: for inference over two words at a time; None if there are too many pairs, and for a CPU.
     """
 
     classes: Tensor
     table: Tensor
     ends: Tensor
     sets: Sets | None
+    pairs: Pairs | None
 
     @property
     def width(self) -> int:
@@ -50,19 +53,42 @@ class Tables(NamedTuple):
         """The number of transitions of a row, with those that are missing."""
         return self.table[0].numel()
 
+    @property
+    def target(self) -> Tensor:
+        """The state after each transition: ``[B, T]``."""
+        return self.table.flatten(1)
+
+    @property
+    def source(self) -> Tensor:
+        """The state before each transition: ``[B, T]``."""
+        states = torch.arange(self.table.shape[1], device=self.table.device)
+        return states[:, None].expand_as(self.table).flatten(1)
+
     def step_scores(self, scores: Tensor, best: bool = False) -> Tensor:
         """The scores that steps take, from class scores ``[B, N, C]``: for sums over classes, or for the best class."""
         return scores
 
     def step_backward(self, scores: Tensor, backward: Tensor, best: bool) -> Tensor:
         """Backward log-probabilities ``[B, S]`` before a word with ``step_scores [B, ...]``, from those after it."""
-        terms = scores[:, None] + backward.gather(1, self.table.flatten(1)).view_as(self.table)
+        terms = scores[:, None] + backward.gather(1, self.target).view_as(self.table)
         return terms.amax(2) if best else log_sum(terms, 2)
 
     def step_forward(self, scores: Tensor, forward: Tensor) -> Tensor:
         """Forward log-probabilities ``[B, S]`` after a word with ``step_scores [B, ...]``, from those before it."""
-        terms = (forward[:, :, None] + scores[:, None]).flatten(1)
-        return scatter_log_sum(terms, self.table.flatten(1), forward.shape[1])
+        return scatter_log_sum(self.leaving(forward, scores), self.target, forward.shape[1])
+
+    def leaving(self, before: Tensor, scores: Tensor) -> Tensor:
+        """The sums ``[B, *, T]`` of ``before [B, *, S]`` and of ``step_scores [B, *, ...]``, for each transition."""
+        return (before[..., None] + scores[..., None, :]).flatten(-2)
+
+    def moved(self, states: Tensor, shares: Tensor, start: Tensor) -> Tensor:
+        """Probabilities ``[B, S]`` of the states after a word, added to ``start``, from those before it.
+
+        Args:
+            states: ``[B, S]``, before the word.
+            shares: ``[B, T]``, the probability of each transition, given the state before it.
+        """
+        return start.scatter_add(1, self.target, (states[..., None] * shares.view_as(self.table)).flatten(1))
 
     def arcs(self, forward: Tensor, scores: Tensor) -> list[Arcs]:
         """The transitions by a word with ``step_scores [B, ...]``, from the states with a probability in ``forward``.
@@ -90,15 +116,14 @@ class Tables(NamedTuple):
             arcs.append(Arcs(alive.index_select(0, at), target[:, None], label))
         return arcs
 
-    def without_word(self, forward: Tensor, backward: Tensor) -> Tensor:
+    def without_word(self, forward: Tensor, reached: Tensor) -> Tensor:
         """Log-probability of the text except for each word, ``[B, N, ...]``; ``per_class`` maps it to classes.
 
         Args:
-            forward, backward: ``[B, N, S]``, before and after each word.
+            forward: ``[B, N, S]``, before each word.
+            reached: ``[B, N, T]``, backward after each word, at the ``target`` of each transition.
         """
-        index = self.table.flatten(1)[:, None].expand(-1, backward.shape[1], -1)
-        after = backward.gather(2, index).unflatten(2, self.table.shape[1:])
-        return log_sum(forward[..., None] + after, 2)
+        return log_sum(forward[..., None] + reached.unflatten(2, self.table.shape[1:]), 2)
 
     def per_class(self, values: Tensor) -> Tensor:
         """The result of ``without_word``, ``[B, N, ...]``, for each class: ``[B, N, C]``."""
@@ -125,6 +150,21 @@ class Tables(NamedTuple):
 Automata = Tables | Edges
 
 
+def in_pieces(scores: Tensor, automata: Automata, states: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The words of a text in pieces, for tensors with all transitions of as many words at once as fit.
+
+    Args:
+        scores: ``[B, N, ...]``, one value for each word.
+        states: ``[B, N + 1, S]``, before each word, and after the last.
+
+    Yields:
+        ``scores``, and ``states`` before and after each word, of some words.
+    """
+    size = max(1, most_numbers(scores.device) // (len(scores) * automata.transitions))
+    pieces = (values.split(size, 1) for values in (scores, states[:, :-1], states[:, 1:]))
+    yield from zip(*pieces, strict=True)
+
+
 def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -> Automata:
     """Batch one automaton per row as tensors, padded to the largest."""
     distinct = list({id(automaton): automaton for automaton in automata}.values())
@@ -136,7 +176,8 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
     if states * width >= LARGE and SPARSE * len(edges_of(largest.table).source) <= states * width:
         return _stacked_edges(distinct, states, width, rows, device)
     classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
-    return Tables(classes, table, ends, _sets(distinct, states, width, rows, device))
+    sets, pairs = _sets(distinct, states, width, rows, device), _pairs(distinct, states, width, rows, device)
+    return Tables(classes, table, ends, sets, pairs)
 
 
 def _stacked_edges(
@@ -178,6 +219,23 @@ def _sets(
     identity = torch.full((states, states), -torch.inf, device=device).fill_diagonal_(0.0)
     member, set_between = _batched(arrays, rows, device)
     return Sets(member, set_between, identity)
+
+
+def _pairs(
+    automata: Sequence[Automaton], states: int, width: int, rows: Sequence[int], device: torch.device | str
+) -> Pairs | None:
+    """The pairs of words, with classes padded to the most; None for a CPU, and if there are too many transitions."""
+    if not most_transitions(torch.device(device)) or states * width**2 > MOST_CELLS:
+        return None
+    arrays = [pairs_of(_padded(automaton, states, width)[1]) for automaton in automata]
+    most = max(table.shape[1] for table, _ in arrays)
+    if len(rows) * states * most > most_transitions(torch.device(device)):
+        return None
+    padded = [
+        (np.pad(table, ((0, 0), (0, most - table.shape[1])), constant_values=states - 1), of) for table, of in arrays
+    ]
+    table, of = _batched(padded, rows, device)
+    return Pairs(table, of, width)
 
 
 def _largest_sizes(edge_lists: Sequence[EdgeList]) -> tuple[int, int, int]:
