@@ -36,7 +36,7 @@ from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenize
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_BLOCK_IN_NAME = re.compile(r"-b(\d{1,4})$", re.IGNORECASE)
+_BLOCK_IN_NAME = re.compile(r"-b([1-9]\d{0,3})$", re.IGNORECASE)
 
 # By model_type.
 VENDORS: dict[str, Vendor] = {
