@@ -71,7 +71,7 @@ class Absorbing:
         blocks: for models that attend by blocks.
 
     Attributes:
-        nats: -log p of the words written so far ``[B]``, each at the step that wrote it.
+        nats: -log p of the words written so far ``[B, L]``, each at the step that wrote it; None if unknown.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Absorbing:
         self.schedule, self.tags, self.context, self.given = schedule, tags, context, given
         self.hints, self.taken_steps = hints, 0
         self.blocks, self.prefix = blocks, Prefix()
+        self.window: Window | None = None
         self.nats: Tensor | None = None
         self.free: Tensor | None = None
         self.attended: Tensor | None = None
@@ -104,7 +105,7 @@ class Absorbing:
         word_counts = layouts.words[:, None]
         settled = word_counts >= 0
         self.free = (place > 0) & (place <= torch.where(settled, word_counts, layouts.positions[:, None] - 1))
-        self.nats = torch.zeros(len(word_counts), device=device)
+        self.nats = torch.zeros(self.free.shape, device=device)
         x = torch.full(self.free.shape, vocabulary.pad_id, device=device)
         x = x.masked_fill(self.free, self.model.mask_id).masked_fill(place == 0, vocabulary.start_id)
         x = x.masked_fill(settled & (place == word_counts + 1), vocabulary.end_id)
@@ -131,11 +132,17 @@ class Absorbing:
             size, length = self.blocks.size, x.shape[1]
             first -= (first + self.blocks.before) % size
             end = length if self.blocks.look_ahead else min(length, first - (first - end) // size * size)
-            read["window"] = Window(first, end, self.prefix)
+            self.window = read["window"] = Window(first, end, self.prefix)
         return self.model.scores_of(x, **read)
 
     def logits_of(self, x: Tensor, scores: Scores) -> Tensor:
-        """Logits ``[B, L, V]`` from the ``scores_of`` canvas ``x``; unmasked words have probability 1."""
+        """Logits ``[B, L, V]`` from the ``scores_of`` canvas ``x``; unmasked words have probability 1.
+
+        So has END in blocks that are not read yet, for those who watch the text.
+        """
+        if self.window is not None and self.window.end < x.shape[1]:
+            is_unread = torch.arange(x.shape[1], device=x.device) >= self.window.end
+            x = x.masked_fill(is_unread & (x == self.model.mask_id), self.vocabulary.end_id)
         return with_fixed_words(at_least_float32(scores(None)), x, self.model.mask_id)
 
     def skips(self, x: Tensor, noise: SampleNoise) -> bool:
@@ -143,15 +150,26 @@ class Absorbing:
         if self.walk is remasking or (self.stops is None and self.settings.threshold is None):
             return False
         is_open = self._free_in(self.schedule[self.taken_steps], x) & (x == self.model.mask_id)
-        if self.stops is not None:
-            is_stop = torch.isin(x, self.stops)
-            is_stop[:, 0] = False
-            is_open &= is_stop.cumsum(1) == 0
-        if bool(is_open.any()):
+        if bool((is_open & ~self._after_end(x)).any()):
             return False
         noise.uniform(2, x)
         self.taken_steps += 1
         return True
+
+    def text_nats(self, x: Tensor) -> Tensor | None:
+        """-log p ``[B]`` of finished texts ``x [B, L]``, each word at the step that wrote it; None if unknown.
+
+        What was written behind the end does not count: how much that is depends on the other texts of the batch.
+        """
+        return None if self.nats is None else self.nats.masked_fill(self._after_end(x), 0.0).sum(1)
+
+    def _after_end(self, x: Tensor) -> Tensor:
+        """The places ``[B, L]`` behind the first token that ends a text."""
+        if self.stops is None:
+            return torch.zeros_like(x, dtype=torch.bool)
+        is_stop = torch.isin(x, self.stops)
+        is_stop[:, 0] = False  # START, which may be the same token
+        return is_stop.cumsum(1) > is_stop
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
         assert self.nats is not None
@@ -242,7 +260,7 @@ class Absorbing:
         uniform: Tensor,
         most: int,
     ) -> tuple[Tensor, Tensor]:
-        """The canvas ``[B, L]`` after a step and the nats ``[B]`` of the words it wrote.
+        """The canvas ``[B, L]`` after a step and the nats ``[B, L]`` of the words it wrote.
 
         Computed only at ``places``, for a few texts at a time.
         """
@@ -255,7 +273,8 @@ class Absorbing:
         for (before, is_free, words, order), logits in zip(pieces, estimate.parts(places, rows), strict=True):
             new.append(self.walk(before, logits, is_free, stride, StepNoise(words, order), self.settings))
             nats.append(committed_nats(before, new[-1], logits, self.model.mask_id, most))
-        return x.scatter(1, places, torch.cat(new)), torch.cat(nats)
+        by_place = torch.zeros_like(x, dtype=nats[0].dtype).scatter(1, places, torch.cat(nats))
+        return x.scatter(1, places, torch.cat(new)), by_place
 
     def take(self, rows: Tensor) -> None:
         if self.nats is not None:

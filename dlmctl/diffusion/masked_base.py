@@ -36,7 +36,7 @@ class Window(NamedTuple):
 
     Attributes:
         first: the places before it are in blocks that no longer change; below 0 for places of the prompt.
-        end: from it on, nothing is needed.
+        end: from it on, nothing is read.
         prefix: what is kept of the former.
     """
 
@@ -162,6 +162,10 @@ class MaskedModel(nn.Module):
             order: ``[B, L]``, uniform: which positions are noise.
         """
         return masked_nats(self, ids, *mask_by_count(places, share, order), **read)
+
+    def noise_share(self, places: Tensor, share: Tensor) -> Tensor:
+        """How much is noise ``[B]`` where ``bound_nats`` is given ``places`` and ``share``."""
+        return share
 
 
 def masked_nats(

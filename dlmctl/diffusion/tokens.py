@@ -155,14 +155,24 @@ class TokenLM(MaskedModel):
         given those before it (Arriola et al. 2025, section 3.1), estimated from one block of each row at random."""
         if self.config.block is None:
             return super().bound_nats(ids, places, share, order, **read)
-        block = torch.arange(ids.shape[1], device=ids.device) // self.config.block
-        sizes = torch.zeros(len(ids), int(block[-1]) + 1, device=ids.device).index_add(1, block, places.float())
+        in_block, counts, share_in_block = self._drawn_block(places, share, self.config.block)
+        return super().bound_nats(ids, in_block, share_in_block, order, **read) * counts
+
+    def noise_share(self, places: Tensor, share: Tensor) -> Tensor:
+        """As ``MaskedModel.noise_share``; for models that attend by blocks, of the block that is drawn."""
+        return share if self.config.block is None else self._drawn_block(places, share, self.config.block)[-1]
+
+    @staticmethod
+    def _drawn_block(places: Tensor, share: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of ``places [B, L]`` that are in one block of each row, drawn by ``share [B]``; the number of blocks
+        ``[B]`` that have any; and what is left of the share, again uniform in [0, 1) ``[B]``."""
+        block = torch.arange(places.shape[1], device=places.device) // size
+        sizes = torch.zeros(len(places), int(block[-1]) + 1, device=places.device).index_add(1, block, places.float())
         has_places = sizes > 0
         counts = has_places.sum(1)
         drawn = (share * counts).long()
         number = (has_places.cumsum(1) <= drawn[:, None]).sum(1)
-        nats = super().bound_nats(ids, places & (block == number[:, None]), share * counts - drawn, order, **read)
-        return nats * counts
+        return places & (block == number[:, None]), counts, share * counts - drawn
 
     def _scores(self, hidden: Tensor, positions: Tensor | None) -> Tensor:
         """As ``Scores``, on the device of ``hidden [B, L, H]``: if the network spans several devices, the last one."""

@@ -260,10 +260,10 @@ def drawn(weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 def committed_nats(before: Tensor, after: Tensor, logits: Tensor, mask_id: int, most: int) -> Tensor:
-    """-log p ``[B]`` under ``logits [B, L, V]`` of the words that a step from canvas ``before`` to ``after`` wrote.
+    """-log p ``[B, L]`` under ``logits [B, L, V]`` of the words that a step from canvas ``before`` to ``after`` wrote.
 
-    Summed over a walk, it says how unlikely the model found the text while writing it. It costs nothing, and ranks
-    candidates as well as scoring the finished texts.
+    It is 0 elsewhere. Summed over a walk, it says how unlikely the model found the text while writing it. It costs
+    nothing, and ranks candidates as well as scoring the finished texts.
 
     Args:
         most: an upper bound on the places written in a row.
@@ -272,7 +272,7 @@ def committed_nats(before: Tensor, after: Tensor, logits: Tensor, mask_id: int, 
     log_probs = logits[rows, places].log_softmax(-1)
     words = after[rows, places].clamp(max=logits.shape[-1] - 1)
     nats = -log_probs.gather(-1, words[..., None])[..., 0]
-    return torch.where(is_written, nats, 0.0).sum(1)
+    return torch.zeros_like(before, dtype=nats.dtype).scatter(1, places, torch.where(is_written, nats, 0.0))
 
 
 def committed_log_ratio(

@@ -206,7 +206,7 @@ def _estimates(
         share = (repeat + offset) / repeats
         device_share, device_order = share.to(ids.device), torch.stack(order).to(ids.device)
         estimates.append(model.bound_nats(ids, places, device_share, device_order, attention_mask=mask).double().cpu())
-        shares.append(share)
+        shares.append(model.noise_share(places, device_share).cpu())
     return torch.stack(shares).numpy(), torch.stack(estimates).numpy()
 
 

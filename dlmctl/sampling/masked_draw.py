@@ -65,8 +65,9 @@ def draw_masked(job: Job) -> Finished:
     with networks_in(sampler.precision, layouts.words.device):
         particles = particles_for(plan, batch, steered)
         x = walk(family, steered, layouts, times, noise, watch, particles)
+        text_nats = family.text_nats(x)
+        nats = [None] * len(batch) if text_nats is None else text_nats.tolist()
         x = x.masked_fill(x == model.mask_id, vocabulary.pad_id)  # what follows the end of a text
-        nats = [None] * len(batch) if family.nats is None else family.nats.tolist()
         finished = Finished(x, steered.problems, nats)
         return finished if particles is None else particles.finish(finished, len(model.embeddings))
 
@@ -93,7 +94,7 @@ def _planned_walk(
         vocabulary,
         walk_of_words,
         WalkSettings(model.mask_id, sampler.temperature, sampler.min_p, sampler.remask, sampler.threshold),
-        _schedule(steps, int(places.max()), block, first_block(plan, batch[0][0])),
+        _schedule(plan, batch[0][0], steps, int(places.max())),
         tags=aligned_tags(model, guiding, layouts),
         context=context_of(plan, batch, layouts.words.device),
         given=fixed_words,
@@ -130,11 +131,15 @@ def _stops(vocabulary: Tokenizer, layouts: Layouts) -> Tensor | None:
     return torch.tensor(sorted(vocabulary.stop_ids - {vocabulary.mask_id}), device=layouts.words.device)
 
 
-def _schedule(steps: int, places: int, block: int | None, first: int | None) -> list[BlockStep]:
+def _schedule(plan: Plan, draw: Draw, steps: int, places: int) -> list[BlockStep]:
+    block = block_size(plan.sampler, plan.pretrained.model)
     try:
-        return block_schedule(steps, places, block, first)
+        return block_schedule(steps, places, block, first_block(plan, draw))
     except ValueError as error:
-        raise RecipeError(f"{error}.", where="sampler.block", remedy="Give more steps, or larger blocks.") from None
+        where, remedy = "sampler.block", "Give more steps, or larger blocks."
+        if block != plan.sampler.block:
+            where, remedy = "sampler.steps", f"Give more steps: the model attends by blocks of {block}."
+        raise RecipeError(f"{error}.", where=where, remedy=remedy) from None
 
 
 def require_steps(plan: Plan, draw: Draw, layout: Layout) -> None:
@@ -143,9 +148,8 @@ def require_steps(plan: Plan, draw: Draw, layout: Layout) -> None:
     Raises:
         RecipeError: there are fewer steps than blocks.
     """
-    block = block_size(plan.sampler, plan.pretrained.model)
-    if block is not None and plan.sampler.steps is not None:
-        _schedule(plan.sampler.steps, layout.open, block, first_block(plan, draw))
+    if plan.sampler.steps is not None and block_size(plan.sampler, plan.pretrained.model) is not None:
+        _schedule(plan, draw, plan.sampler.steps, layout.open)
 
 
 def context_of(plan: Plan, batch: Batch, device: torch.device) -> Context | None:

@@ -70,7 +70,8 @@ def walk(
     steps = len(times) - 1
     for number, (t_value, s_value) in enumerate(pairwise(times.tolist())):
         raise_pending_signal()
-        if family.skips(x, noise):
+        # Resampling counts the steps, and weighs all that is written.
+        if resampling is None and family.skips(x, noise):
             continue
         # On the CPU, where reading them costs nothing; only a few numbers per text are computed from them.
         t, s = (torch.full((len(x),), value, dtype=torch.float64) for value in (t_value, s_value))

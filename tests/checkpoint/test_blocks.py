@@ -166,23 +166,47 @@ def test_controls_hold_exactly(name, loaded):
                 assert text.passed, (control, sampler, text.text)
 
 
-def test_what_follows_the_end_of_a_text_is_not_written(loaded):
-    """A text that ends early takes fewer steps, and is the one that all steps would have written."""
+@pytest.fixture
+def ends_early(loaded):
+    """A LLaDA 2 that writes END often."""
     model, scores = loaded["LLaDA 2"], TokenLM._scores
-    end = model.tokenizer.end_id
 
-    def ending(model, hidden, positions):
-        found = scores(model, hidden, positions)
-        found[..., end] += 3
+    def ending(network, hidden, positions):
+        found = scores(network, hidden, positions)
+        found[..., model.tokenizer.end_id] += 3
         return found
 
     with patch.object(TokenLM, "_scores", ending):
-        short = texts(model, sampler={"new_tokens": 40}, on_step=(steps := []).append)
-        with patch("dlmctl.sampling.masked_draw._stops", return_value=None):
-            whole = texts(model, sampler={"new_tokens": 40}, on_step=(all_steps := []).append)
+        yield model
+
+
+def test_what_follows_the_end_of_a_text_is_not_written(ends_early):
+    """A text that ends early takes fewer steps, and is the one that all steps would have written."""
+    short = texts(ends_early, sampler={"new_tokens": 40}, on_step=(steps := []).append)
+    with patch("dlmctl.sampling.masked_draw._stops", return_value=None):
+        whole = texts(ends_early, sampler={"new_tokens": 40}, on_step=(all_steps := []).append)
     assert len(steps) < len(all_steps) == 40
     assert [text.text for text in short] == [text.text for text in whole]
     assert any(text.text for text in short)
+
+
+def test_nats_do_not_depend_on_when_the_other_texts_end(ends_early):
+    """Candidates are ranked by them, so what a batch writes behind the end of a text must not count."""
+    settings = {"prompt": "a", "samples": 6, "sampler": {"new_tokens": 40}}
+    together, alone = texts(ends_early, **settings), texts(ends_early, **settings, deterministic=True)
+    assert [text.nats for text in together] == pytest.approx([text.nats for text in alone], rel=1e-4)
+
+
+def test_particles_are_resampled_until_the_last_step(ends_early):
+    sampler = {"new_tokens": 40, "particles": 3, "reward": "score"}
+    texts(ends_early, Contains(["red"]), samples=2, sampler=sampler, on_step=(steps := []).append)
+    assert len(steps) == 40
+
+
+def test_a_trace_has_no_words_in_blocks_that_are_not_read_yet(loaded):
+    (text,) = texts(loaded["LLaDA 2"], samples=1, trace=1, sampler={"new_tokens": 24})
+    assert 0 < len(text.trace[0].words) <= 8
+    assert len(text.trace[-2].words) > 8
 
 
 def test_a_threshold_writes_sure_words_at_once(loaded):
@@ -202,6 +226,7 @@ def test_a_threshold_writes_sure_words_at_once(loaded):
     ({"threshold": 0.5, "name": "entropy"}, "needs a sampler that writes the words of the highest probability first"),
     ({"threshold": 0.5, "particles": 2}, "without particles"),
     ({"block": 3}, "the model attends by blocks of 8, which 3 does not divide"),
+    ({"steps": 2}, r"sampler\.steps: . blocks need .* Give more steps: the model attends by blocks of 8"),
 ])  # fmt: skip
 def test_settings_that_cannot_be(loaded, settings, message):
     with pytest.raises(RecipeError, match=message):
@@ -219,6 +244,7 @@ def test_the_blocks_of_an_sdar_are_in_its_name(tmp_path, name, block):
     snapshot = write_sdar(tmp_path / f"models--JetLM--{name}" / "snapshots" / "abc")
     assert from_pretrained(snapshot).model.config.block == block
     assert from_pretrained(write_sdar(tmp_path / "said" / name, block_size=16)).model.config.block == 16
+    assert from_pretrained(write_sdar(tmp_path / "run-b8" / "models" / name)).model.config.block == block
 
 
 def test_the_bound_of_a_model_with_blocks_is_the_sum_of_those_of_its_blocks(tmp_path):
@@ -239,7 +265,52 @@ def test_the_bound_of_a_model_with_blocks_is_the_sum_of_those_of_its_blocks(tmp_
     assert torch.allclose(model.bound_nats(rows[0], rows[1], shares, rows[2]).mean().float(), wanted, atol=1e-3)
 
 
+def test_the_shares_of_noise_are_those_in_a_block(loaded):
+    places = torch.arange(9)[None].expand(4, 9) > 0  # three blocks of a SDAR, and START in the first one
+    shares = torch.tensor([0.1, 0.4, 0.5, 0.9], dtype=torch.float64)
+    assert loaded["SDAR"].model.noise_share(places, shares).tolist() == pytest.approx([0.3, 0.2, 0.5, 0.7])
+    assert loaded["LLaDA-MoE"].model.noise_share(places, shares).tolist() == shares.tolist()
+
+
+def write_as(folder, kinds):
+    """Write the weights again in the precision that ``kinds`` gives to their names."""
+    state = load_file(folder / "model.safetensors")
+    save_file({name: tensor.to(kinds(name)) for name, tensor in state.items()}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["SDAR", "SDAR-MoE", "LLaDA-MoE", "LLaDA 2"])
+def test_weights_of_several_precisions(tmp_path, name, precision):
+    """As published, the bias of a LLaDA 2's experts is in float32; norms and routers of others may be."""
+    folder, kinds = WRITERS[name](tmp_path / "model"), {True: torch.float32, False: torch.bfloat16}
+    model = dlmctl.load(write_as(folder, lambda weight: kinds["norm" in weight or "gate." in weight]))
+    assert all(texts(model, samples=2, sampler={"new_tokens": 9, "precision": precision}))
+    routers = {weight.dtype for key, weight in model.model.state_dict().items() if "e_score_correction" in key}
+    assert routers <= {torch.float32}
+    texts(dlmctl.load(write_as(folder, lambda _: torch.float64)), samples=1, sampler={"new_tokens": 2})
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_rotations_as_transformers_5_writes_them(tmp_path, factor):
+    flat = from_pretrained(write_llada2(tmp_path / "flat", partial_rotary_factor=factor)).model
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": factor}
+    folder = write_llada2(tmp_path / "nested", rope_parameters=rope)
+    config = json.loads((folder / "config.json").read_text())
+    del config["rope_theta"], config["partial_rotary_factor"]
+    (folder / "config.json").write_text(json.dumps(config))
+    ids = torch.arange(20)[None]
+    assert torch.equal(from_pretrained(folder).model.logits(ids), flat.logits(ids))
+
+
 @pytest.mark.parametrize(("change", "message"), [
+    (lambda state: state.update({name: tensor[0, 0].clone() for name, tensor in state.items() if ".experts." in name}),
+     "'model.layers.1.mlp.experts.0.down_proj.weight' is not a matrix"),
+    (lambda state: state.update({name: tensor.T.contiguous() for name, tensor in state.items() if ".up_" in name}),
+     "'model.layers.1.mlp.experts.0.gate_proj.weight' and '...up_proj.weight' differ in shape"),
+    (lambda state: state.update({"model.layers.1.mlp.experts.03.up_proj.weight": torch.zeros(20, 32)}),
+     "'model.layers.1.mlp.experts.03.up_proj.weight' has no place in this model"),
+    (lambda state: state.update({"model.layers.1.attention.query_key_value.weight": torch.zeros(())}), "is missing"),
     (lambda state: state.pop("model.layers.1.mlp.experts.3.up_proj.weight"),
      "the tensor 'model.layers.1.mlp.experts.3.up_proj.weight' is missing"),
     (lambda state: state.update({"model.layers.1.mlp.experts.3.up_proj.weight": torch.zeros(4, 32)}),
@@ -265,6 +336,8 @@ def test_weights_of_experts_that_do_not_fit(tmp_path, change, message):
     ({"use_bias": True}, "use_bias"),
     ({"score_function": "softmax"}, "score_function"),
     ({"block_size": 0}, "block_size"),
+    ({"block_size": None}, "block_size"),
+    ({"first_k_dense_replace": -1}, "first_k_dense_replace: Input should be greater than or equal to 0"),
 ])  # fmt: skip
 def test_sizes_of_experts_that_cannot_be(tmp_path, changes, message):
     with pytest.raises(ModelError, match=message):

@@ -18,7 +18,7 @@ from dlmctl.checkpoint.vendors.decoder import BlockSizes, network, rename, shape
 class SdarSizes(BlockSizes):
     """``config.json`` of an SDAR model. Those with blocks of other sizes (b8 to b64 in their names) may not say so."""
 
-    block_size: Block | None = 4
+    block_size: Block = 4
     rope_theta: Base = 1e6
     attention_bias: Literal[False] = False
 
@@ -26,7 +26,7 @@ class SdarSizes(BlockSizes):
 class FastSizes(BlockSizes):
     """``config.json`` of a Fast-dLLM v2 model."""
 
-    block_size: Block | None = Field(default=32, validation_alias="bd_size")
+    block_size: Block = Field(default=32, validation_alias="bd_size")
     rope_theta: Base = 1e6
 
 

@@ -27,12 +27,13 @@ class Sizes(BaseModel):
 
 
 class Rope(BaseModel):
-    """``rope_parameters``, as written by transformers 5; only the base may vary."""
+    """``rope_parameters``, as written by transformers 5; only the base may vary, and in some how much is turned."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     rope_type: Literal["default"] = "default"
     rope_theta: Base | None = None
+    partial_rotary_factor: Literal[1] = 1
 
     def base(self, default: float) -> float:
         """The base of the angles; some checkpoints have it elsewhere, which is the default."""

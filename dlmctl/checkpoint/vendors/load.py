@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ from dlmctl.text.files import read_object
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_BLOCK_IN_NAME = re.compile(r"-b(\d{1,4})$", re.IGNORECASE)
+_BLOCK_IN_NAME = re.compile(r"-b([1-9]\d{0,3})$", re.IGNORECASE)
 
 # By model_type.
 VENDORS: dict[str, Vendor] = {
@@ -124,7 +125,7 @@ def _declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]
         raise ModelError(f"quantization_config is set, and {QUANTISED}", where=where, remedy=UNQUANTISED)
     # As published, a LLaDA-MoE has the model_type of a LLaDA.
     vendor = LLADA_MOE if kind == "llada" and "num_experts" in settings else VENDORS[kind]
-    if vendor in (SDAR, SDAR_MOE) and "block_size" not in settings and (block := _named_block(folder)):
+    if vendor in (SDAR, SDAR_MOE) and settings.get("block_size") is None and (block := _named_block(folder)):
         settings = {**settings, "block_size": block}
     try:
         return vendor, vendor.sizes.model_validate(settings)
@@ -139,7 +140,8 @@ def _tokenizer(folder: Path, vendor: Vendor, shape: Shape) -> CheckpointTokenize
 
 def _named_block(folder: Path) -> int | None:
     """The positions per block in the name of a folder or of a snapshot in the hub's cache, as in SDAR-8B-Chat-b32."""
-    names = (folder.name, folder.parent.parent.name)
+    is_snapshot = folder.parent.name == "snapshots"
+    names = (folder.name, folder.parent.parent.name if is_snapshot else "")
     matches = (_BLOCK_IN_NAME.search(name) for name in names)
     return next((int(match[1]) for match in matches if match), None)
 
@@ -190,6 +192,8 @@ def _assign_weights(network: nn.Module, vendor: Vendor, sizes: Sizes, folder: Pa
     require_fit(state, {name: tensor for name, tensor in inner.state_dict().items() if name not in tied}, path)
     if isinstance(network, MaskedEncoder):
         state = _in_one_precision(state)
+    else:
+        state = _in_main_precision(state, getattr(inner, "_keep_in_fp32_modules_strict", None) or ())
     inner.load_state_dict(state, strict=False, assign=True)
     inner.all_tied_weights_keys = tied
     for name, source in tied.items():
@@ -228,6 +232,24 @@ def _in_one_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if len(kinds) == 1 and torch.float16 not in kinds:
         return state
     return {name: tensor.float() for name, tensor in state.items()}
+
+
+def _in_main_precision(state: dict[str, Tensor], kept: Iterable[str]) -> dict[str, Tensor]:
+    """The weights of a decoder in the precision of most of them, in which ``torch`` multiplies its matrices; none in
+    float64, which mixtures of experts cannot be in.
+
+    Args:
+        kept: parts of the names of those that stay as they are.
+    """
+    counts: Counter[torch.dtype] = Counter()
+    for tensor in state.values():
+        counts[tensor.dtype] += tensor.numel()
+    main = max(counts, key=counts.__getitem__)
+    main = torch.float32 if main == torch.float64 else main
+    return {
+        name: tensor if any(part in name for part in kept) and tensor.dtype != torch.float64 else tensor.to(main)
+        for name, tensor in state.items()
+    }
 
 
 def _weights_path(folder: Path, network: nn.Module) -> Path:

@@ -14,14 +14,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.vendors.block_decoders import SDAR, SdarSizes
-from dlmctl.checkpoint.vendors.declared import Base, Block, Id, Layers, Vendor, Width
+from dlmctl.checkpoint.vendors.declared import Base, Block, Id, Rope, Vendor, Width
 from dlmctl.checkpoint.vendors.decoder import BlockSizes, DecoderSizes, for_transformers, rename, settings_of, shape
 from dlmctl.errors import ModelError
 from dlmctl.models.decoder_network import DecoderNetwork
 
 Experts = Annotated[int, Field(strict=True, gt=0, le=4096)]
 Scale = Annotated[float, Field(gt=0, le=1e3)]
-_EXPERT = re.compile(r"(.+\.mlp\.experts)\.(\d{1,4})\.(gate|up|down)_proj\.weight")
+Turning = Annotated[float, Field(gt=0, le=1)]
+_EXPERT = re.compile(r"(.+\.mlp\.experts)\.(0|[1-9]\d{0,3})\.(gate|up|down)_proj\.weight")
 
 
 class LladaMoeSizes(DecoderSizes):
@@ -43,9 +44,11 @@ class LladaMoeSizes(DecoderSizes):
     clip_qkv: None = None
 
 
-class QwenMoeSizes(SdarSizes):
-    """``config.json`` of a mixture that keeps the names of Qwen3-MoE in ``transformers``, such as SDAR's."""
+class QwenMoeSizes(DecoderSizes):
+    """``config.json`` of a mixture that keeps the names of Qwen3-MoE in ``transformers``."""
 
+    rope_theta: Base = 1e6
+    attention_bias: Literal[False] = False
     moe_intermediate_size: Width
     num_experts: Experts
     num_experts_per_tok: Experts
@@ -54,18 +57,27 @@ class QwenMoeSizes(SdarSizes):
     mlp_only_layers: Annotated[list[int], Field(max_length=0)] = []
 
 
-class RndSizes(QwenMoeSizes):
-    """``config.json`` of an RND1, which has full attention."""
+class SdarMoeSizes(QwenMoeSizes, SdarSizes):
+    """``config.json`` of a mixture of SDAR."""
 
-    block_size: None = None
+
+class RndSizes(QwenMoeSizes):
+    """``config.json`` of an RND1."""
+
     mask_token_id: Id | None = 151669
     rope_scaling: Literal[False] | None = None  # type: ignore[assignment]
+
+
+class PartialRope(Rope):
+    """``rope_parameters`` that may say how much of a head is turned by its position."""
+
+    partial_rotary_factor: Turning | None = None  # type: ignore[assignment]
 
 
 class Llada2Sizes(BlockSizes):
     """``config.json`` of a LLaDA 2. Variants that its code supports but no checkpoint uses are refused."""
 
-    block_size: Block | None = 32
+    block_size: Block = 32
     rope_theta: Base = 6e5
     moe_intermediate_size: Width
     num_experts: Experts
@@ -74,8 +86,9 @@ class Llada2Sizes(BlockSizes):
     n_group: Experts = 1
     topk_group: Experts = 1
     routed_scaling_factor: Scale = 1.0
-    first_k_dense_replace: Layers | Literal[0] = 0
-    partial_rotary_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    first_k_dense_replace: Annotated[int, Field(strict=True, ge=0, le=128)] = 0
+    partial_rotary_factor: Turning = 0.5
+    rope_parameters: PartialRope | None = None
     use_qk_norm: bool = True
     use_qkv_bias: bool = False
     use_bias: Literal[False] = False
@@ -101,6 +114,7 @@ def _qwen3_moe(sizes: LladaMoeSizes | QwenMoeSizes, inner: int, normed: bool) ->
     config = transformers.Qwen3MoeConfig(
         **for_transformers(settings_of(sizes)),
         attention_bias=False,
+        experts_implementation=_experts_by(sizes.hidden_size, inner),
         moe_intermediate_size=inner,
         num_experts=sizes.num_experts,
         num_experts_per_tok=sizes.num_experts_per_tok,
@@ -121,9 +135,11 @@ def llada2_network(sizes: Llada2Sizes) -> nn.Module:
         raise ValueError("there are fewer experts than each token takes")
     config = transformers.Glm4MoeConfig(
         **for_transformers(settings_of(sizes)),
-        partial_rotary_factor=sizes.partial_rotary_factor,
+        partial_rotary_factor=(sizes.rope_parameters or PartialRope()).partial_rotary_factor
+        or sizes.partial_rotary_factor,
         attention_bias=sizes.use_qkv_bias,
         use_qk_norm=sizes.use_qk_norm,
+        experts_implementation=_experts_by(sizes.hidden_size, sizes.moe_intermediate_size),
         moe_intermediate_size=sizes.moe_intermediate_size,
         n_routed_experts=sizes.num_experts,
         num_experts_per_tok=sizes.num_experts_per_tok,
@@ -137,6 +153,14 @@ def llada2_network(sizes: Llada2Sizes) -> nn.Module:
         num_mtp_layers=0,
     )
     return DecoderNetwork(transformers.Glm4MoeForCausalLM(config))
+
+
+def _experts_by(*widths: int) -> str | None:
+    """How transformers computes the experts; None for its own choice.
+
+    That multiplies all at once, for which a row of a matrix must have a multiple of 16 bytes.
+    """
+    return "eager" if any(width % 8 for width in widths) else None
 
 
 _LLADA2_NAMES = {
@@ -163,7 +187,7 @@ def convert_llada2(state: dict[str, Tensor], sizes: Llada2Sizes) -> dict[str, Te
     converted = {}
     for name, tensor in merged_experts(state, sizes).items():
         before, fused, kind = name.partition(".query_key_value.")
-        if not fused or tensor.shape[0] % (heads + 2 * groups):
+        if not fused or not tensor.dim() or tensor.shape[0] % (heads + 2 * groups):
             converted[name] = tensor
             continue
         width = tensor.shape[0] // (heads + 2 * groups)
@@ -176,7 +200,8 @@ def merged_experts(state: dict[str, Tensor], sizes: LladaMoeSizes | QwenMoeSizes
     """The tensors with the experts of a layer as one; empties ``state``, so that few are in memory twice.
 
     Raises:
-        ModelError: the tensor of an expert is missing, has another shape than those of the others, or is one too many.
+        ModelError: the tensor of an expert is missing, is no matrix of the shape that the others have, or is one too
+            many.
     """
     merged: dict[str, Tensor] = {}
     layers: dict[str, dict[tuple[str, int], Tensor]] = {}
@@ -194,6 +219,8 @@ def merged_experts(state: dict[str, Tensor], sizes: LladaMoeSizes | QwenMoeSizes
             part, number = next(iter(tensors))
             what = f"the tensor '{layer}.{number}.{part}_proj.weight' has no place among {sizes.num_experts} experts."
             raise ModelError(what)
+        if gate.shape != up.shape:
+            raise ModelError(f"the tensors '{layer}.0.gate_proj.weight' and '...up_proj.weight' differ in shape.")
         merged |= {f"{layer}.down_proj": down, f"{layer}.gate_up_proj": torch.cat([gate, up], 1)}
     return merged
 
@@ -204,6 +231,8 @@ def _stacked(tensors: dict[tuple[str, int], Tensor], layer: str, part: str, coun
     if missing is not None:
         raise ModelError(f"the tensor '{layer}.{missing}.{part}_proj.weight' is missing.")
     rows = [tensors.pop((part, number)) for number in range(count)]
+    if rows[0].dim() != 2:
+        raise ModelError(f"the tensor '{layer}.0.{part}_proj.weight' is not a matrix.")
     other = next((number for number, row in enumerate(rows) if row.shape != rows[0].shape), None)
     if other is not None:
         raise ModelError(f"the tensor '{layer}.{other}.{part}_proj.weight' has another shape than that of expert 0.")
@@ -221,7 +250,7 @@ LLADA_MOE = Vendor(
     mask_token="<|mask|>",
     convert=merged_experts,
 )
-SDAR_MOE = SDAR._replace(sizes=QwenMoeSizes, network=qwen_moe_network, convert=merged_experts)
+SDAR_MOE = SDAR._replace(sizes=SdarMoeSizes, network=qwen_moe_network, convert=merged_experts)
 RND1 = Vendor(
     "RND1",
     RndSizes,
