@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
+from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.existing_tokenizer import find_tokenizer
 from dlmctl.datasets.prepare import prepare
@@ -271,11 +272,11 @@ def test_words_get_labels_where_the_source_has_none(tmp_path):
         run(path, tmp_path, out="blocks", packing="block", tagger=lambda sentences: [])
 
 
-def test_the_tokenizer_of_a_checkpoint_of_others_is_had_by_its_file_alone(tmp_path):
+def test_the_tokenizer_of_a_checkpoint_is_its_vocabulary_or_its_file_alone(tmp_path):
     theirs = write_llada(tmp_path / "theirs")
-    for vocabulary, tokenizer in ((str(theirs), None), (None, str(theirs))):
-        with pytest.raises(UserError, match=r"Copy its tokenizer\.json into a (separate folder|folder of its own)"):
-            find_tokenizer(vocabulary, tokenizer)
+    assert find_tokenizer(str(theirs), None).digest == from_pretrained(theirs).tokenizer.digest
+    with pytest.raises(UserError, match=r"Copy its tokenizer\.json into a folder of its own"):
+        find_tokenizer(None, str(theirs))
     (tmp_path / "own").mkdir()
     shutil.copy(theirs / "tokenizer.json", tmp_path / "own")
     (tmp_path / "own" / "README.md").write_text("Theirs.")

@@ -23,6 +23,7 @@ from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training import classifier
 from dlmctl.training.classifier import ControlTask, train_control
 from dlmctl.training.config import LoopConfig
+from tests.checkpoint.tiny_gemma import tiny_gemma
 from tests.checkpoint.tiny_vendors import write_llada
 from tests.conftest import batch_of
 
@@ -230,9 +231,18 @@ def test_a_judge_is_for_labels_that_come_from_one(model, data):
         ControlTask(StartsWith, model, config(), data, None, "stanza:en")
 
 
-def test_there_is_none_for_a_checkpoint_of_others(tmp_path):
-    model, said = from_pretrained(write_llada(tmp_path / "m")), "checkpoints over tokens, so 'pos' has no weights"
+def test_there_is_none_for_diffusion_gemma(tmp_path):
+    network, tokenizer = tiny_gemma()
+    network.save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    model, said = from_pretrained(tmp_path / "m"), "not trained for this kind of model, so 'pos' has no weights"
     with pytest.raises(ModelError, match=said):
         train_control(Pos, model, LoopConfig(steps=1), tmp_path / "data", tmp_path / "run")
     with pytest.raises(ModelError, match=said):
+        generate(Pos("DET NOUN"), model=model, samples=1)
+
+
+def test_a_checkpoint_without_weights_says_how_to_train_them(tmp_path):
+    model = from_pretrained(write_llada(tmp_path / "m"))
+    with pytest.raises(ModelError, match="dlmctl train control pos --model"):
         generate(Pos("DET NOUN"), model=model, samples=1, sampler={"new_tokens": 8})
