@@ -54,16 +54,17 @@ def control(
     ] = None,
     sentences: Annotated[
         int | None,
-        typer.Option(min=1, help="Masked models: maximum number of sentences to count, spread over the data."),
+        typer.Option(min=1, help="Masked models over words: the most sentences to count, spread over the data."),
     ] = None,
     add: Annotated[
-        bool, typer.Option("--add", help="Masked models: add to the counts that the model has, not replace them.")
+        bool,
+        typer.Option("--add", help="Masked models over words: add to the counts that the model has, not replace them."),
     ] = False,
     config: Config = "control",
     settings: Settings = None,
     resume: Resume = False,
 ) -> None:
-    """Train a control's classifier and save it with the model; for masked models, count its evidence instead."""
+    """Train a control's classifier and save it with the model; for masked models over words, count evidence instead."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.control.classifier import labels_of
     from dlmctl.control.registry import find_control

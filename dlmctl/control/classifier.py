@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from dlmctl.checkpoint.control_weights import check_control_weights, control_folders, find_control_folder
+from dlmctl.checkpoint.control_weights import CARD, check_control_weights, control_folders, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import load_into, without_rng_effects
 from dlmctl.control.base import Control
@@ -93,7 +93,7 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
             classifier = labels.build_classifier(cast("ModelConfig", batch.model.config), batch.vocabulary)
         folder = _trained_folder(control, batch, name)
         load_into(classifier, folder)
-        positions = check_control_weights(folder, batch.model).get(POSITIONS)
+        positions = _positions(check_control_weights(folder, batch.model), folder)
         loaded[control, name] = _Loaded(classifier.eval().requires_grad_(False), positions)
     classifier, positions = loaded[control, name]
     if positions is not None and batch.length > positions:
@@ -101,6 +101,15 @@ def load_classifier(control: type[Control[Any]], batch: BatchContext[Any], name:
         raise RecipeError(what, where="sampler.new_tokens", remedy=f"Set it to {positions - 1} or less.")
     on_device = all(weight.device == batch.device for weight in classifier.parameters())
     return classifier if on_device else classifier.to(batch.device)
+
+
+def _positions(card: Mapping[str, Any], folder: Path) -> int | None:
+    """The most positions that a classifier reads, as its card in ``folder`` says; None for all of the model's."""
+    positions = card.get(POSITIONS)
+    if positions is not None and (type(positions) is not int or positions < 1):
+        what = f"{POSITIONS} must be a whole number of at least 1."
+        raise ModelError(what, where=str(folder / CARD), remedy="Train the control again.")
+    return positions
 
 
 def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any], name: str | None = None) -> Prepared:

@@ -54,7 +54,8 @@ class Split:
             DataError: this split was prepared without fields, or they are damaged.
         """
         if self.fields is None or not self.fields.exists():
-            raise DataError("this data set was prepared from a source without fields.")
+            remedy = "Prepare it from one that has them, such as JSON lines; tags of words come with --tags."
+            raise DataError("this data set was prepared from a source without fields.", remedy=remedy)
         require_file(self.fields, error=DataError, remedy=_AGAIN)
         count = 0
         for number, value in json_lines(self.fields):

@@ -193,7 +193,9 @@ def _check_words(tokenizer: Tokenizer | None, tagger: Annotator | None, packing:
     """Check that there are words to tag."""
     if tagger is not None and (packing == "block" or not isinstance(tokenizer, WordTokenizer | None)):
         what = "word labels need texts of whole words, one per row."
-        raise UserError(what, where="--tags", remedy="Leave it out, or leave out --packing block and --tokenizer.")
+        for_tokens = "Leave it out: for texts of tokens, `dlmctl train control` finds the tags itself."
+        remedy = "Leave out --packing block." if packing == "block" else for_tokens
+        raise UserError(what, where="--tags", remedy=remedy)
 
 
 def _write_report(report: PrepareReport, folder: Path) -> None:

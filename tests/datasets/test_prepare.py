@@ -268,8 +268,11 @@ def test_words_get_labels_where_the_source_has_none(tmp_path):
         ):
             assert fields["upos"] in (text.upper().split(), ["X"] * 7)
             assert (fields["upos"] == ["X"] * 7) == (TEXTS.index(text.replace(" .", ".")) % 2 == 1)
-    with pytest.raises(UserError, match="--tags: word labels need"):
+    with pytest.raises(UserError, match=r"--tags: word labels need.* Leave out --packing block\.$"):
         run(path, tmp_path, out="blocks", packing="block", tagger=lambda sentences: [])
+    checkpoint = find_tokenizer(str(write_llada(tmp_path / "checkpoint")), None)
+    with pytest.raises(UserError, match=r"--tags: word labels need.* `dlmctl train control` finds the tags itself"):
+        run(path, tmp_path, out="tokens", tokenizer=checkpoint, tagger=lambda sentences: [])
 
 
 def test_the_tokenizer_of_a_checkpoint_is_its_vocabulary_or_its_file_alone(tmp_path):

@@ -64,3 +64,7 @@ def test_controls_are_trained_and_guide(made, tmp_path):
     )
     assert all(len(sample.words) == 7 for sample in (*guided, *free))
     assert [sample.text for sample in guided] != [sample.text for sample in free]
+    card = folder / "controls" / "pos" / "card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "positions": "10"}))
+    with pytest.raises(ModelError, match=r"card\.json: positions must be a whole number"):
+        dlmctl.load(folder).generate(TARGET, samples=1, sampler={"new_tokens": longest})

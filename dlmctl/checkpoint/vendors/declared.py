@@ -27,7 +27,8 @@ class Sizes(BaseModel):
 
 
 class Rope(BaseModel):
-    """``rope_parameters``, as written by transformers 5; only the base may vary, and in some how much is turned."""
+    """``rope_parameters``, as written by transformers 5; only the base may vary, and for some models the share of a
+    head that is rotated."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 

@@ -21,7 +21,7 @@ from dlmctl.models.decoder_network import DecoderNetwork
 
 Experts = Annotated[int, Field(strict=True, gt=0, le=4096)]
 Scale = Annotated[float, Field(gt=0, le=1e3)]
-Turning = Annotated[float, Field(gt=0, le=1)]
+RotaryShare = Annotated[float, Field(gt=0, le=1)]
 _EXPERT = re.compile(r"(.+\.mlp\.experts)\.(0|[1-9]\d{0,3})\.(gate|up|down)_proj\.weight")
 
 
@@ -69,9 +69,9 @@ class RndSizes(QwenMoeSizes):
 
 
 class PartialRope(Rope):
-    """``rope_parameters`` that may say how much of a head is turned by its position."""
+    """``rope_parameters`` that may say which share of a head is rotated."""
 
-    partial_rotary_factor: Turning | None = None  # type: ignore[assignment]
+    partial_rotary_factor: RotaryShare | None = None  # type: ignore[assignment]
 
 
 class Llada2Sizes(BlockSizes):
@@ -87,7 +87,7 @@ class Llada2Sizes(BlockSizes):
     topk_group: Experts = 1
     routed_scaling_factor: Scale = 1.0
     first_k_dense_replace: Annotated[int, Field(strict=True, ge=0, le=128)] = 0
-    partial_rotary_factor: Turning = 0.5
+    partial_rotary_factor: RotaryShare = 0.5
     rope_parameters: PartialRope | None = None
     use_qk_norm: bool = True
     use_qkv_bias: bool = False
