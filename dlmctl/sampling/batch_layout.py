@@ -59,7 +59,7 @@ def on_positions(plan: Plan, layout: Layout) -> Layout:
     model = plan.pretrained.model
     if plan.sampler.canvas == "full":
         return layout._replace(positions=model.config.length)
-    if layout.words is not None and model.hides_padding:
+    if layout.words is not None and (model.hides_padding or isinstance(model, TokenLM)):
         return layout._replace(positions=layout.words + SPECIAL)
     return layout
 
@@ -72,8 +72,12 @@ def _new_tokens(plan: Plan) -> int:
 
 
 def _checkpoint_layout(plan: Plan, draw: Draw) -> Layout:
-    """START, or the last token of the prompt, and the tokens after it. The model decides where the text ends, or the
-    number of its tokens is settled: it is one that the controls allow."""
+    """START, or the last token of the prompt, and the tokens after it.
+
+    The model decides where the text ends. If it does not write ends, or the controls bound the number of words, the
+    number of tokens is settled: it is one that the controls allow. Drawn place by place, an end is often written before
+    it is known whether that many words fit before it.
+    """
     model = plan.pretrained.model
     prompt_tokens = len(plan.prompt.text(draw.sample)) if plan.prompt is not None else 0
     canvas = model.canvas if isinstance(model, CanvasLM) else None
@@ -89,7 +93,16 @@ def _checkpoint_layout(plan: Plan, draw: Draw) -> Layout:
         # Without lengths of training texts nothing says how many tokens a text has: it gets as many as it may.
         fewest = 1 if sum(model.config.sentence_lengths[: most + 1]) else most
         return on_positions(plan, _layout_in_tokens(plan, draw, (fewest, most), most=most))
+    if isinstance(model, TokenLM) and _bounds_words(plan, draw) and most > 1:
+        # END is one of the new tokens.
+        return on_positions(plan, _layout_in_tokens(plan, draw, None, most=most - 1))
     return Layout(1 + most, None)
+
+
+def _bounds_words(plan: Plan, draw: Draw) -> bool:
+    """Whether the controls limit the number of words of a text."""
+    count_range = None if plan.guide is None else plan.guide.range_of(draw.sample)
+    return count_range is not None and count_range[1] < plan.pretrained.model.config.length
 
 
 def _layout_in_tokens(
@@ -108,7 +121,8 @@ def _layout_in_tokens(
     """
     config = plan.pretrained.model.config
     if plan.guide is not None:
-        batch = batch_context(plan, [(draw, Layout(config.length, None))])
+        positions = config.length if most is None else min(config.length, most + SPECIAL)
+        batch = batch_context(plan, [(draw, Layout(positions, None))])
         parts = _parts(plan.guide, batch)
         if any(isinstance(part.prepared, ExactTokens) for part in parts):
             return lay_out_tokens(batch, parts, most)
