@@ -51,10 +51,10 @@ class Prefix:
     def keep(self, ids: Tensor) -> None:
         """Keep what the last call computed for the tokens ``ids [B, P]``, which may no longer change."""
         size = ids.shape[1]
-        self._layers = {
-            layer: (keys[..., :size, :].contiguous(), values[..., :size, :].contiguous())
-            for layer, (keys, values) in self._grown.items()
-        }
-        self.ids, self._grown = ids if size else None, {}
-        if not size:
-            self._layers = {}
+        if size != self.get_seq_length():  # within a block the same positions stay kept, which need not be copied again
+            self.ids = ids
+            self._layers = {
+                layer: (keys[..., :size, :].contiguous(), values[..., :size, :].contiguous())
+                for layer, (keys, values) in self._grown.items()
+            }
+        self._grown = {}
