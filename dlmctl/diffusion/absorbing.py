@@ -45,12 +45,10 @@ class AttentionBlocks(NamedTuple):
     Attributes:
         size: positions per block.
         before: positions before START, or before the last token of the prompt, up to multiples of ``size``.
-        look_ahead: whether the scores of later blocks are needed, too.
     """
 
     size: int
     before: int
-    look_ahead: bool
 
 
 class Absorbing:
@@ -69,6 +67,7 @@ class Absorbing:
             a text, which are then drawn one after the other, so that together they still have a completion.
         stops: ids of the tokens that end a text, if the model writes them: what follows them need not be written.
         blocks: for models that attend by blocks.
+        looks_ahead: whether these need the scores of later blocks, too.
 
     Attributes:
         nats: -log p of the words written so far ``[B, L]``, each at the step that wrote it; None if unknown.
@@ -88,12 +87,14 @@ class Absorbing:
         condition: Callable[[Tensor], Tensor] | None = None,
         stops: Tensor | None = None,
         blocks: AttentionBlocks | None = None,
+        *,
+        looks_ahead: bool = True,
     ) -> None:
         self.model, self.vocabulary, self.walk, self.settings = model, vocabulary, walk, settings
         self.condition, self.stops = condition, stops
         self.schedule, self.tags, self.context, self.given = schedule, tags, context, given
         self.hints, self.taken_steps = hints, 0
-        self.blocks, self.prefix = blocks, Prefix()
+        self.blocks, self.looks_ahead, self.prefix = blocks, looks_ahead, Prefix()
         self.window: Window | None = None
         self.nats: Tensor | None = None
         self.free: Tensor | None = None
@@ -131,7 +132,7 @@ class Absorbing:
             first, end, _ = self.schedule[self.taken_steps]
             size, length = self.blocks.size, x.shape[1]
             first -= (first + self.blocks.before) % size
-            end = length if self.blocks.look_ahead else min(length, first - (first - end) // size * size)
+            end = length if self.looks_ahead else min(length, first - (first - end) // size * size)
             self.window = read["window"] = Window(first, end, self.prefix)
         return self.model.scores_of(x, **read)
 

@@ -186,7 +186,7 @@ def _groups(plan: Plan, rows: Batch) -> list[Batch]:
     for row in sorted(rows, key=lambda row: row[1].positions):
         draw, layout = row
         prompt_length = len(prompt.text(draw.sample)) if prompt is not None else 0
-        blocks = attention_blocks(plan, draw, look_ahead=False)
+        blocks = attention_blocks(plan, draw)
         key = layout.open if by_words else prompt_length, 0 if blocks is None else blocks.before, layout.sizes_open
         groups[key].append(row)
     return [groups[key] for key in sorted(groups)]

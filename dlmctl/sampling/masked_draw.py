@@ -101,7 +101,8 @@ def _planned_walk(
         hints=hints_of(guiding),
         condition=None if one_by_one or model.family != "masked" else exact_condition(control),
         stops=_stops(vocabulary, layouts),
-        blocks=attention_blocks(plan, batch[0][0], look_ahead=control is not None),
+        blocks=attention_blocks(plan, batch[0][0]),
+        looks_ahead=control is not None,
     )
     return family, steps, one_by_one
 

@@ -32,11 +32,11 @@ def block_size(sampler: SamplerSettings, model: DiffusionLM | MaskedModel) -> in
 def first_block(plan: Plan, draw: Draw) -> int | None:
     """Places of a text in its first block, if they may be others than in the next ones."""
     block = block_size(plan.sampler, plan.pretrained.model)
-    blocks = attention_blocks(plan, draw, look_ahead=False)
+    blocks = attention_blocks(plan, draw)
     return None if block is None or blocks is None else block - (blocks.before + 1) % block
 
 
-def attention_blocks(plan: Plan, draw: Draw, *, look_ahead: bool) -> AttentionBlocks | None:
+def attention_blocks(plan: Plan, draw: Draw) -> AttentionBlocks | None:
     """The blocks of the model's attention; None for a model that attends to all positions.
 
     They are counted from the beginning of the prompt, so the prompt's last one may go on with the text.
@@ -46,7 +46,7 @@ def attention_blocks(plan: Plan, draw: Draw, *, look_ahead: bool) -> AttentionBl
         return None
     prompt_tokens = len(plan.prompt.text(draw.sample)) if plan.prompt is not None else 0
     # Without a prompt there is START.
-    return AttentionBlocks(size, (max(1, prompt_tokens) - 1) % size, look_ahead)
+    return AttentionBlocks(size, (max(1, prompt_tokens) - 1) % size)
 
 
 def _own_block(model: DiffusionLM | MaskedModel) -> int | None:
