@@ -25,6 +25,9 @@ from tests.checkpoint.tiny_vendors import (
 )
 
 KEYS, HEAD, EXPERTS, PER_TOKEN, EXPERT_INNER = 2, 12, 8, 3, 20
+MIXTURE = {"num_experts": EXPERTS, "num_experts_per_tok": PER_TOKEN, "moe_intermediate_size": EXPERT_INNER}
+QWEN_ROLES = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+LLADA_ROLES = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
 SDAR_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>"]
 LLADA2_SPECIAL = ["<|startoftext|>", "<|endoftext|>", "<|role_end|>", "<|mask|>"]
 FAST_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "|<MASK>|"]
@@ -105,8 +108,7 @@ def write_sdar(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
     rows = len(core.get_vocab()) + 5
     config = {"model_type": "sdar", "architectures": ["SDARForCausalLM"], **_sizes(rows), **changes}
     state = _outer(rows) | _layers()
-    roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    return write(folder, config, state, core, **roles, **(_template("<|im_end|>") if chat else {}))
+    return write(folder, config, state, core, **QWEN_ROLES, **(_template("<|im_end|>") if chat else {}))
 
 
 def write_fast_dllm(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
@@ -122,8 +124,7 @@ def write_fast_dllm(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
     }
     del config["head_dim"]
     state = _outer(rows) | _layers(WIDTH // HEADS, norms=False, biases=True)
-    roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    return write(folder, config, state, core, **roles, **(_template("<|im_end|>") if chat else {}))
+    return write(folder, config, state, core, **QWEN_ROLES, **(_template("<|im_end|>") if chat else {}))
 
 
 def write_sdar_moe(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
@@ -131,9 +132,7 @@ def write_sdar_moe(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
     core = bytes_tokenizer(SDAR_SPECIAL)
     rows = len(core.get_vocab()) + 5
     mixture = {
-        "num_experts": EXPERTS,
-        "num_experts_per_tok": PER_TOKEN,
-        "moe_intermediate_size": EXPERT_INNER,
+        **MIXTURE,
         "norm_topk_prob": True,
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
@@ -141,8 +140,7 @@ def write_sdar_moe(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
     }
     config = {"model_type": "sdar_moe", **_sizes(rows), **mixture, **changes}
     state = _outer(rows) | _layers(experts=True)
-    roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    return write(folder, config, state, core, **roles, **(_template("<|im_end|>") if chat else {}))
+    return write(folder, config, state, core, **QWEN_ROLES, **(_template("<|im_end|>") if chat else {}))
 
 
 def write_rnd1(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
@@ -150,17 +148,14 @@ def write_rnd1(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
     core = bytes_tokenizer(SDAR_SPECIAL[:3])
     rows = len(core.get_vocab()) + 5
     mixture = {
-        "num_experts": EXPERTS,
-        "num_experts_per_tok": PER_TOKEN,
-        "moe_intermediate_size": EXPERT_INNER,
+        **MIXTURE,
         "norm_topk_prob": True,
         "mask_token_id": rows - 5,
         "rope_scaling": False,
     }
     config = {"model_type": "rnd1", "architectures": ["RND1LM"], **_sizes(rows), **mixture, **changes}
     state = _outer(rows) | _layers(experts=True)
-    roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    return write(folder, config, state, core, **roles, **(_template("<|im_end|>") if chat else {}))
+    return write(folder, config, state, core, **QWEN_ROLES, **(_template("<|im_end|>") if chat else {}))
 
 
 def write_llada_moe(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
@@ -182,8 +177,7 @@ def write_llada_moe(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
         **changes,
     }
     state = _outer(rows) | _layers(WIDTH // HEADS, experts=True)
-    roles = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    return write(folder, config, state, core, **roles, **(_template("<|role_end|>") if chat else {}))
+    return write(folder, config, state, core, **LLADA_ROLES, **(_template("<|role_end|>") if chat else {}))
 
 
 def write_llada2(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
@@ -195,10 +189,8 @@ def write_llada2(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
         "architectures": ["LLaDA2MoeModelLM"],
         **_sizes(rows),
         "block_size": 8,
-        "num_experts": EXPERTS,
-        "num_experts_per_tok": PER_TOKEN,
+        **MIXTURE,
         "num_shared_experts": 1,
-        "moe_intermediate_size": EXPERT_INNER,
         "n_group": 4,
         "topk_group": 2,
         "routed_scaling_factor": 2.5,
@@ -225,8 +217,7 @@ def write_llada2(folder: Path, *, chat: bool = True, **changes: Any) -> Path:
             for theirs, ours in names.items():
                 name = name.replace(theirs, ours)
             state[name] = tensor
-    roles = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    return write(folder, config, state, core, **roles, **(_template("<|role_end|>") if chat else {}))
+    return write(folder, config, state, core, **LLADA_ROLES, **(_template("<|role_end|>") if chat else {}))
 
 
 def plain_block_logits(state: dict[str, Tensor], config: dict[str, Any], ids: Tensor, block: int | None) -> Tensor:
