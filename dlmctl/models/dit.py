@@ -1,7 +1,7 @@
 """The diffusion transformer of MDLM (Sahoo et al. 2024; Peebles and Xie 2023), with the names of its checkpoints.
 
 Blocks of attention and MLP, each shifted, scaled and gated by an embedding of the noise level. The published models
-are not conditioned on time: their noise level is always 0.
+of MDLM are not conditioned on time: their noise level is always 0.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = nn.Linear(config.condition, 6 * hidden)
 
     def forward(self, x: Tensor, level: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """``x [B, L, H]``; ``level [B, condition]``; ``rotation`` as for ``rotated``; ``mask [B, 1, 1, L]``."""
+        """``x [B, L, H]``; ``level [B, condition]``, or of all rows ``[1, condition]``; ``rotation`` as for
+        ``rotated``; ``mask [B, 1, 1, L]``."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(level)[:, None].chunk(6, -1)
         batch, length, hidden = x.shape
         qkv = self.attn_qkv(self.norm1(x) * (1 + scale) + shift)
@@ -95,10 +96,15 @@ class OutputLayer(nn.Module):
         self.linear = nn.Linear(config.hidden, config.rows)
         self.adaLN_modulation = nn.Linear(config.condition, 2 * config.hidden)
 
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """Scores ``[..., rows]`` of ``x [..., H]`` at one ``level [1, condition]``."""
-        shift, scale = self.adaLN_modulation(level)[0].chunk(2, -1)
-        scores: Tensor = self.linear(self.norm_final(x) * (1 + scale) + shift)
+    def normalised(self, x: Tensor, level: Tensor) -> Tensor:
+        """What the scores are a linear function of: ``x [B, L, H]`` at the ``level`` of each row or of all."""
+        shift, scale = self.adaLN_modulation(level)[:, None].chunk(2, -1)
+        states: Tensor = self.norm_final(x) * (1 + scale) + shift
+        return states
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Scores ``[..., rows]`` of normalised states ``[..., H]``."""
+        scores: Tensor = self.linear(states)
         return scores
 
 
@@ -132,23 +138,23 @@ class DiT(nn.Module):
         """The input embeddings ``[rows, H]``."""
         return self.vocab_embed.embedding
 
-    def hidden(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, mask: Tensor | None = None, noise_level: Tensor | None = None) -> Tensor:
         """Hidden states ``[B, S, H]`` of ``ids [B, S]``.
 
         Args:
             mask: bool ``[B, S]``, true for the positions that are attended to; all if not given.
+            noise_level: sigma of each row ``[B]``, at which alphabar is exp(-sigma); 0 if not given.
         """
-        x, level = self.table[ids], self._level(ids.device)
+        sigma = torch.zeros(1, device=ids.device) if noise_level is None else noise_level
+        x, level = self.table[ids], F.silu(self.sigma_map(sigma))
         rotation = turns(self.config.hidden // self.config.heads, ids.shape[1], ROPE_BASE, ids.device)
         attention_mask = None if mask is None else mask[:, None, None]
         for block in self.blocks:
             x = block(x, level, rotation, attention_mask)
-        return x
+        states: Tensor = self.output_layer.normalised(x, level)
+        return states
 
     def head(self, hidden: Tensor) -> Tensor:
         """Scores ``[..., rows]`` of hidden states ``[..., H]``."""
-        scores: Tensor = self.output_layer(hidden, self._level(hidden.device))
+        scores: Tensor = self.output_layer(hidden)
         return scores
-
-    def _level(self, device: torch.device) -> Tensor:
-        return F.silu(self.sigma_map(torch.zeros(1, device=device)))
