@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
+from dlmctl.checkpoint.kinds import vendor_kind
 from dlmctl.errors import ModelError, did_you_mean, short_message
 from dlmctl.text.files import read_object
 
@@ -66,8 +67,9 @@ def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens", "ca
         settings = {} if folder is None else read_object(folder / "config.json")
     except ModelError:  # loading the model reports the error
         return "gaussian"
-    if "model_type" in settings and "dlmctl_format" not in settings:
-        return "canvas" if settings["model_type"] == "diffusion_gemma" else "tokens"
+    kind = vendor_kind(settings)
+    if kind is not None and "dlmctl_format" not in settings:
+        return "canvas" if kind == "diffusion_gemma" else "tokens"
     family = settings.get("family")
     return family if family in ("masked", "uniform") else "gaussian"
 

@@ -27,7 +27,10 @@ from dlmctl.text.files import flush_to_disk, read_object, require_file
 # Leaves room for the header within the 16 MiB that git hosts and slow links can handle.
 MAX_SHARD_BYTES = 15 * 2**20
 SAVE_AGAIN = "Save or download the model again."
-CONVERT = f"{PICKLED} is read for encoders only. Load the model with transformers and `save_pretrained` it."
+CONVERT = (
+    f"{PICKLED} is read for encoders, MDLM, BD3LM and SEDD only. "
+    "Load the model with transformers and `save_pretrained` it."
+)
 QUANTISED, UNQUANTISED = "quantised weights cannot be read.", "Use the model in bfloat16, float16 or float32."
 
 _STAGING = ".partial"

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlmctl.models.block_attention import attended_by_blocks, positions_of
 from dlmctl.models.prefix import Prefix
-from dlmctl.models.transformers_network import TransformersNetwork, positions_of
+from dlmctl.models.transformers_network import TransformersNetwork
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,10 +49,10 @@ class DecoderNetwork(TransformersNetwork):
         attended = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         positions, kept = positions_of(attended), 0 if prefix is None else prefix.get_seq_length()
         # A mask with four dimensions is used unchanged; without one, these networks would build a causal mask.
-        full_mask = attended[:, None, None].expand(-1, -1, ids.shape[1] - kept, -1)
-        if block is not None:
-            number = positions // block
-            full_mask = full_mask & (number[:, None, kept:, None] >= number[:, None, None, :])
+        if block is None:
+            full_mask = attended[:, None, None].expand(-1, -1, ids.shape[1] - kept, -1)
+        else:
+            full_mask = attended_by_blocks(attended, block, kept)
         embedded = F.embedding(ids[:, kept:].to(self.table.device), self.table)
         hidden: Tensor = self.network.model(
             inputs_embeds=embedded,

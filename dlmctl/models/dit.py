@@ -1,12 +1,14 @@
-"""The diffusion transformer of MDLM (Sahoo et al. 2024; Peebles and Xie 2023), with the names of its checkpoints.
+"""The diffusion transformer of SEDD (Lou et al. 2024), MDLM (Sahoo et al. 2024) and BD3LM (Arriola et al. 2025), with
+the names of their checkpoints.
 
-Blocks of attention and MLP, each shifted, scaled and gated by an embedding of the noise level. The published models
-of MDLM are not conditioned on time: their noise level is always 0.
+Blocks of attention and MLP, each shifted, scaled and gated by an embedding of the noise level (Peebles and Xie 2023).
+The published models of MDLM and BD3LM are not conditioned on it: theirs is always 0.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dlmctl.models.attention import attention
+from dlmctl.models.block_attention import attended_by_blocks
 from dlmctl.models.llama import rotated, turns
 from dlmctl.models.numerics import at_least_float32
+from dlmctl.models.prefix import Prefix
 
 # Number of sinusoidal features of a noise level; base of the rotary frequencies.
 TIME_CHANNELS, ROPE_BASE = 256, 1e4
+# At time t SEDD and MDLM mask each token with probability (1 - NOISE_EPSILON) t; training drew t from
+# [NOISE_EPSILON, 1].
+NOISE_EPSILON = 1e-3
 
 
 class DiTConfig(BaseModel):
@@ -30,7 +37,12 @@ class DiTConfig(BaseModel):
     hidden: int = Field(gt=0, description="width of the residual stream")
     layers: int = Field(gt=0, description="number of blocks")
     heads: int = Field(gt=0, description="attention heads")
-    condition: int = Field(gt=0, description="width of the embedding of the noise level")
+    condition: int | None = Field(
+        gt=0, description="width of the embedding of the noise level; None: without noise level"
+    )
+    mask_id: int | None = Field(
+        default=None, ge=0, description="the id of MASK, if its share in a row sets the noise level; None: it is 0"
+    )
 
 
 class ScaleNorm(nn.Module):
@@ -61,30 +73,48 @@ class NoiseLevel(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """x + gate attention(norm(x) (1 + scale) + shift), and the same with an MLP."""
+    """x + gate attention(norm(x) (1 + scale) + shift), and the same with an MLP.
 
-    def __init__(self, config: DiTConfig) -> None:
+    Args:
+        index: the number of the block in the network.
+    """
+
+    def __init__(self, config: DiTConfig, index: int) -> None:
         super().__init__()
-        hidden, self.heads = config.hidden, config.heads
+        hidden, self.heads, self.index = config.hidden, config.heads, index
         self.norm1 = ScaleNorm(hidden)
         self.attn_qkv = nn.Linear(hidden, 3 * hidden, bias=False)
         self.attn_out = nn.Linear(hidden, hidden, bias=False)
         self.norm2 = ScaleNorm(hidden)
         self.mlp = nn.Sequential(nn.Linear(hidden, 4 * hidden), nn.GELU("tanh"), nn.Linear(4 * hidden, hidden))
-        self.adaLN_modulation = nn.Linear(config.condition, 6 * hidden)
+        if config.condition is not None:
+            self.adaLN_modulation = nn.Linear(config.condition, 6 * hidden)
 
-    def forward(self, x: Tensor, level: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """``x [B, L, H]``; ``level [B, condition]``, or of all rows ``[1, condition]``; ``rotation`` as for
-        ``rotated``; ``mask [B, 1, 1, L]``."""
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(level)[:, None].chunk(6, -1)
+    def forward(
+        self,
+        x: Tensor,
+        level: Tensor | None,
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        prefix: Prefix | None = None,
+    ) -> Tensor:
+        """``x [B, L, H]``; ``level [B, condition]``, of all rows ``[1, condition]``, or None; ``rotation`` as for
+        ``rotated``; ``mask`` broadcasts to ``[B, 1, L, S]``; ``prefix`` has the first S - L positions."""
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self._modulation(level)
         batch, length, hidden = x.shape
         qkv = self.attn_qkv(self.norm1(x) * (1 + scale) + shift)
         qkv = qkv.view(batch, length, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = rotated(qkv[:2], *rotation)
-        attended = attention(q, k, qkv[2], mask)
+        (q, k), v = rotated(qkv[:2], *rotation), qkv[2]
+        if prefix is not None:
+            k, v = prefix.update(k, v, self.index)
+        attended = attention(q, k, v, mask)
         x = x + gate * self.attn_out(attended.transpose(1, 2).reshape(batch, length, hidden))
         out: Tensor = x + gate_mlp * self.mlp(self.norm2(x) * (1 + scale_mlp) + shift_mlp)
         return out
+
+    def _modulation(self, level: Tensor | None) -> Sequence[Tensor | float]:
+        """Shift, scale and gate of attention and MLP; those that change nothing without a noise level."""
+        return (0.0, 0.0, 1.0) * 2 if level is None else self.adaLN_modulation(level)[:, None].chunk(6, -1)
 
 
 class OutputLayer(nn.Module):
@@ -94,12 +124,15 @@ class OutputLayer(nn.Module):
         super().__init__()
         self.norm_final = ScaleNorm(config.hidden)
         self.linear = nn.Linear(config.hidden, config.rows)
-        self.adaLN_modulation = nn.Linear(config.condition, 2 * config.hidden)
+        if config.condition is not None:
+            self.adaLN_modulation = nn.Linear(config.condition, 2 * config.hidden)
 
-    def normalised(self, x: Tensor, level: Tensor) -> Tensor:
+    def normalised(self, x: Tensor, level: Tensor | None) -> Tensor:
         """What the scores are a linear function of: ``x [B, L, H]`` at the ``level`` of each row or of all."""
-        shift, scale = self.adaLN_modulation(level)[:, None].chunk(2, -1)
-        states: Tensor = self.norm_final(x) * (1 + scale) + shift
+        states: Tensor = self.norm_final(x)
+        if level is not None:
+            shift, scale = self.adaLN_modulation(level)[:, None].chunk(2, -1)
+            states = states * (1 + scale) + shift
         return states
 
     def forward(self, states: Tensor) -> Tensor:
@@ -116,8 +149,23 @@ class Table(nn.Module):
         self.embedding = nn.Parameter(torch.empty(rows, hidden))
 
 
+def level_of_masks(ids: Tensor, mask: Tensor | None, mask_id: int) -> Tensor:
+    """The noise level ``[B]`` at which the share of MASK in each row is the expected one, 1 - exp(-sigma).
+
+    Clipped to the levels of training.
+
+    Args:
+        ids: ``[B, S]``.
+        mask: bool ``[B, S]``, true for the positions that count; all if not given.
+    """
+    counted = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+    share = ((ids == mask_id) & counted).sum(1) / counted.sum(1)
+    most = 1 - NOISE_EPSILON
+    return -torch.log1p(-share.clamp(most * NOISE_EPSILON, most))
+
+
 class DiT(nn.Module):
-    """The network of MDLM: hidden states of tokens, and their scores.
+    """The network of SEDD, MDLM and BD3LM: hidden states of tokens, and their scores.
 
     Raises:
         ValueError: the number of heads does not divide the width into even parts.
@@ -129,8 +177,9 @@ class DiT(nn.Module):
             raise ValueError("the number of heads does not divide the width into even parts")
         self.config = config
         self.vocab_embed = Table(config.rows, config.hidden)
-        self.sigma_map = NoiseLevel(config.condition)
-        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.layers))
+        if config.condition is not None:
+            self.sigma_map = NoiseLevel(config.condition)
+        self.blocks = nn.ModuleList(DiTBlock(config, index) for index in range(config.layers))
         self.output_layer = OutputLayer(config)
 
     @property
@@ -138,21 +187,48 @@ class DiT(nn.Module):
         """The input embeddings ``[rows, H]``."""
         return self.vocab_embed.embedding
 
-    def hidden(self, ids: Tensor, mask: Tensor | None = None, noise_level: Tensor | None = None) -> Tensor:
-        """Hidden states ``[B, S, H]`` of ``ids [B, S]``.
+    def hidden(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        block: int | None = None,
+        prefix: Prefix | None = None,
+        noise_level: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states ``[B, S - P, H]`` of ``ids [B, S]`` after the P positions of the prefix.
 
         Args:
             mask: bool ``[B, S]``, true for the positions that are attended to; all if not given.
-            noise_level: sigma of each row ``[B]``, at which alphabar is exp(-sigma); 0 if not given.
+            block: positions per block; then a position attends to its own block and to those before it (Arriola et al.
+                2025). To all positions if not given.
+            prefix: what is kept of the first positions, with ``block``.
+            noise_level: sigma of each row ``[B]``, at which alphabar is exp(-sigma). If not given, that of its masks or
+                0, as the configuration says.
         """
-        sigma = torch.zeros(1, device=ids.device) if noise_level is None else noise_level
-        x, level = self.table[ids], F.silu(self.sigma_map(sigma))
+        kept = 0 if prefix is None else prefix.get_seq_length()
+        x, level = self.table[ids[:, kept:]], self._embedded_level(ids, mask, noise_level)
         rotation = turns(self.config.hidden // self.config.heads, ids.shape[1], ROPE_BASE, ids.device)
-        attention_mask = None if mask is None else mask[:, None, None]
-        for block in self.blocks:
-            x = block(x, level, rotation, attention_mask)
-        states: Tensor = self.output_layer.normalised(x, level)
-        return states
+        rotation = rotation[0][kept:], rotation[1][kept:]
+        if block is not None:
+            attended = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+            attention_mask: Tensor | None = attended_by_blocks(attended, block, kept)
+        else:
+            attention_mask = None if mask is None else mask[:, None, None]
+        for layer in self.blocks:
+            x = layer(x, level, rotation, attention_mask, prefix)
+        return self.output_layer.normalised(x, level)
+
+    def _embedded_level(self, ids: Tensor, mask: Tensor | None, noise_level: Tensor | None) -> Tensor | None:
+        """The embedding of the noise level as the blocks take it, ``[B, condition]`` or ``[1, condition]``."""
+        if self.config.condition is None:
+            return None
+        if noise_level is not None:
+            sigma = noise_level
+        elif self.config.mask_id is not None:
+            sigma = level_of_masks(ids, mask, self.config.mask_id)
+        else:
+            sigma = torch.zeros(1, device=ids.device)
+        return F.silu(self.sigma_map(sigma))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Scores ``[..., rows]`` of hidden states ``[..., H]``."""

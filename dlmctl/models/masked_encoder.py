@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from dlmctl.models.transformers_network import TransformersNetwork, positions_of
+from dlmctl.models.block_attention import positions_of
+from dlmctl.models.transformers_network import TransformersNetwork
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

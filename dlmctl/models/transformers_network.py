@@ -26,9 +26,3 @@ class TransformersNetwork(nn.Module):
         """The input embeddings ``[rows, E]``."""
         weight: Tensor = self.network.get_input_embeddings().weight
         return weight
-
-
-def positions_of(mask: Tensor) -> Tensor:
-    """The number of each position ``[B, S]`` from the first of its row that ``mask [B, S]`` attends to, 0 before it: so
-    padding on the left has no effect."""
-    return (mask.cumsum(1) - 1).clamp(min=0)

@@ -25,6 +25,7 @@ from tests.checkpoint.tiny_blocks import (
     write_sdar,
     write_sdar_moe,
 )
+from tests.checkpoint.tiny_vendors import plain_mdlm, write_bd3lm
 
 WRITERS = {
     "SDAR": write_sdar,
@@ -33,8 +34,9 @@ WRITERS = {
     "LLaDA-MoE": write_llada_moe,
     "LLaDA 2": write_llada2,
     "RND1": write_rnd1,
+    "BD3LM": write_bd3lm,
 }
-BLOCKS = {"SDAR": 4, "Fast-dLLM v2": 8, "SDAR-MoE": 8, "LLaDA-MoE": None, "LLaDA 2": 8, "RND1": None}
+BLOCKS = {"SDAR": 4, "Fast-dLLM v2": 8, "SDAR-MoE": 8, "LLaDA-MoE": None, "LLaDA 2": 8, "RND1": None, "BD3LM": 4}
 BY_BLOCKS = [name for name, block in BLOCKS.items() if block]
 PROMPTS = ["the red boat", "a river near the boat sinks", "a"]
 
@@ -57,6 +59,8 @@ def texts(model, *controls, prompt=None, **changes):
 
 def plain(folder, ids, block):
     state, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    if config["model_type"] == "bd3lm":
+        return plain_mdlm(state, ids, block=block)
     logits = plain_block_logits(state, config, ids, block)
     shifted = config["model_type"] in ("Fast_dLLM_Qwen", "rnd1")
     return torch.cat([logits[:, :1], logits[:, :-1]], 1) if shifted else logits
@@ -78,7 +82,7 @@ def test_logits_are_those_of_a_plain_forward_pass(name, folders, loaded, with_pr
     assert torch.allclose(logits, wanted, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", BY_BLOCKS)
+@pytest.mark.parametrize("name", [name for name in BY_BLOCKS if name != "BD3LM"])
 def test_a_text_is_what_the_authors_procedure_writes(name, folders, loaded):
     """The surest token first, block by block from the beginning of the prompt, until one has the end of the text."""
     model, block = loaded[name], BLOCKS[name]
@@ -99,6 +103,31 @@ def test_a_text_is_what_the_authors_procedure_writes(name, folders, loaded):
         wanted = tokenizer.inner.decode(tokenizer.inside([tokenizer.start_id, *x[0, len(ids) :].tolist()]))
         (text,) = texts(model, prompt=prompt, samples=1, sampler={"temperature": 0.001, "min_p": 0.999})
         assert text.text.split() == wanted.split()
+
+
+@pytest.mark.parametrize("changes", [{}, {"adaln": False}, {"cross_attn": False}, {"block_size": 64}], ids=str)
+def test_a_bd3lm_writes_as_its_authors_do(tmp_path, changes):
+    """One token at a time, at any masked place of the first block that has one: the likeliest of that place."""
+    model = dlmctl.load(folder := write_bd3lm(tmp_path / "model", **changes))
+    block, mask = 4 if set(changes) <= {"adaln"} else None, model.model.mask_id
+    assert model.model.config.block == block
+    assert model.model.config.sampler == "random"
+    orders = []
+    for prompt in PROMPTS:
+        steps, ids = [], model.tokenizer.prompt_ids(prompt)
+        texts(model, prompt=prompt, samples=1, sampler={"temperature": 0.001, "min_p": 0.999}, on_step=steps.append)
+        states = [torch.tensor([mask] * 21), *(step.x[0, 1:] for step in steps)]
+        for before, after in pairwise(states):
+            (place,) = (before != after).nonzero()[:, 0].tolist()
+            places = [at for at in range(21) if before[at] == mask]
+            current = (len(ids) + places[0]) // (block or 64)
+            assert (len(ids) + place) // (block or 64) == current
+            end = len(ids) + 21 if block is None else min((current + 1) * block, len(ids) + 21)
+            whole = torch.tensor([[*ids, *before.tolist()]])[:, :end]
+            wanted = plain(folder, whole, block)[0, len(ids) + place, :mask]
+            assert after[place] == wanted.argmax()
+            orders.append(place == places[0])
+    assert not all(orders)
 
 
 @pytest.mark.parametrize("sampler", [{}, {"block": 2}, {"threshold": 0.3}], ids=["own", "smaller", "threshold"])
@@ -344,6 +373,15 @@ def test_weights_of_experts_that_do_not_fit(tmp_path, change, message):
 def test_sizes_of_experts_that_cannot_be(tmp_path, changes, message):
     with pytest.raises(ModelError, match=message):
         from_pretrained(write_llada2(tmp_path / "model", **changes))
+
+
+@pytest.mark.parametrize("changes", [
+    {"time_conditioning": True}, {"causal": True}, {"block_size": 0}, {"block_size": None}, {"n_heads": 0},
+    {"hidden_dim": 10**9}, {"cond_dim": "wide"},
+], ids=str)  # fmt: skip
+def test_settings_that_no_bd3lm_has(tmp_path, changes):
+    with pytest.raises(ModelError, match=next(iter(changes))):
+        from_pretrained(write_bd3lm(tmp_path / "model", **changes))
 
 
 def test_a_mask_that_nothing_names_is_asked_for(tmp_path):

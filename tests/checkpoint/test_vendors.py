@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -17,9 +18,17 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
 from dlmctl.diffusion.masked_base import Context
 from dlmctl.errors import ModelError, RecipeError, UserError
-from tests.checkpoint.tiny_vendors import plain_logits, plain_mdlm, write_a2d, write_dream, write_llada, write_mdlm
+from tests.checkpoint.tiny_vendors import (
+    plain_logits,
+    plain_mdlm,
+    write_a2d,
+    write_dream,
+    write_llada,
+    write_mdlm,
+    write_sedd,
+)
 
-WRITERS = {"LLaDA": write_llada, "Dream": write_dream, "A2D": write_a2d, "MDLM": write_mdlm}
+WRITERS = {"LLaDA": write_llada, "Dream": write_dream, "A2D": write_a2d, "MDLM": write_mdlm, "SEDD": write_sedd}
 DECODERS = ["LLaDA", "Dream"]
 
 
@@ -47,8 +56,19 @@ def texts(model, prompt=None, **changes):
 def plain(folder, ids, *, shifted):
     state, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
     state = {name: tensor.double() for name, tensor in state.items()}
-    logits = plain_mdlm(state, ids) if config["model_type"] == "mdlm" else plain_logits(state, config, ids)
+    if "graph" in config or config["model_type"] == "mdlm":
+        takes_level = "graph" in config or config["time_conditioning"]
+        mask_id = state[next(name for name in state if name.endswith("output_layer.linear.bias"))].shape[0] - 1
+        logits = plain_mdlm(state, ids, level(ids == mask_id) if takes_level else None)
+    else:
+        logits = plain_logits(state, config, ids)
     return torch.cat([logits[:, :1], logits[:, :-1]], 1) if shifted else logits
+
+
+def level(is_mask):
+    """The noise level of each row at which this share of masks is expected, within those of training."""
+    share = is_mask.double().mean(1).clamp(0.999e-3, 0.999)
+    return (1 / (1 - share)).log()
 
 
 @pytest.mark.parametrize("with_prompt", [False, True])
@@ -65,6 +85,45 @@ def test_logits_are_those_of_a_plain_forward_pass_with_full_attention(name, fold
     else:
         logits = model.logits(ids)
     assert torch.allclose(logits, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("write_one", [write_sedd, partial(write_mdlm, time_conditioning=True)], ids=["SEDD", "MDLM"])
+def test_the_noise_level_is_that_of_the_share_of_masks(tmp_path, write_one):
+    """With a prompt and padding on its left: the log probabilities at masks are those of the plain forward pass, with
+    a noise level of each row, without MASK."""
+    folder = write_one(tmp_path / "m")
+    model = from_pretrained(folder).model.double()
+    mask, (long, short) = model.mask_id, ([9, 8, 7, 6, 5], [5, 6])
+    canvas = torch.tensor([[7, mask, 20, mask, mask], [7, mask, mask, mask, mask], [7, 21, 22, 23, 24]])
+    prompts = [long, short, long]
+    ids = torch.tensor([[0] * (5 - len(prompt)) + prompt for prompt in prompts])
+    attended = torch.arange(5) >= torch.tensor([5 - len(prompt) for prompt in prompts])[:, None]
+    found = model.logits(canvas, context=Context(ids, attended)).log_softmax(-1)
+    state = {name: tensor.double() for name, tensor in load_file(folder / "model.safetensors").items()}
+    for row, prompt in enumerate(prompts):
+        whole = torch.tensor([prompt + canvas[row, 1:].tolist()])
+        wanted = plain_mdlm(state, whole, level(whole == mask))[0, len(prompt) - 1 :, :mask].log_softmax(-1)
+        assert torch.allclose(found[row, :, :mask], wanted, atol=1e-5)
+        other = plain_mdlm(state, whole)[0, len(prompt) - 1 :, :mask].log_softmax(-1)
+        assert not torch.allclose(other, wanted, atol=1e-3) or row == 2  # without masks the level is close to 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"graph": {"type": "uniform"}}, "graph.type"),
+        ({"noise": {"type": "geometric"}}, "noise.type"),
+        ({"noise": None}, "noise"),
+        ({"tokens": 10**9}, "tokens"),
+        ({"tokens": 100}, "different checkpoints"),
+        ({"tokens": "many"}, "tokens"),
+        ({"model": {"hidden_size": 32}}, "model.n_blocks"),
+        ({"model": []}, "config.json"),
+        ({"graph": 5}, "config.json"),
+    ],
+)
+def test_settings_that_no_sedd_has(tmp_path, changes, message):
+    assert message in fault(write_sedd(tmp_path / "m", **changes))
 
 
 def test_dream_predicts_the_next_position_and_llada_its_own(folders, loaded):
@@ -322,7 +381,7 @@ def fault(folder):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model_type", "bd3lm", "which cannot be read"),
+        ("model_type", "udlm", "which cannot be read"),
         ("model_type", "\x1b[31m" * 50, "which cannot be read"),
         ("d_model", 10**9, "d_model"),
         ("d_model", "wide", "d_model"),
@@ -390,8 +449,7 @@ def test_a_mask_that_ends_texts_is_refused(tmp_path):
     assert "MASK and END are the same token" in fault(folder)
 
 
-def test_an_mdlm_that_takes_the_time_is_refused(tmp_path):
-    assert "time_conditioning" in fault(write_mdlm(tmp_path / "m", time_conditioning=True))
+def test_heads_that_do_not_divide_the_width(tmp_path):
     assert "even parts" in fault(write_mdlm(tmp_path / "n", n_heads=5))
 
 
@@ -469,7 +527,12 @@ def test_weights_that_are_none(tmp_path, name, change):
     if change == "a pickle":
         path.unlink()
         torch.save(state, folder / "pytorch_model.bin")
-        assert "the weights are missing" in fault(folder)
+        if name in ("MDLM", "SEDD"):  # as for encoders, numbers are read
+            assert torch.equal(
+                from_pretrained(folder).model.network.table, state[next(key for key in state if "vocab_embed" in key)]
+            )
+        else:
+            assert "the weights are missing" in fault(folder)
     elif change == "cut short":
         path.write_bytes(path.read_bytes()[:1000])
         assert "is damaged" in fault(folder)

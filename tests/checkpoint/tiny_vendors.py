@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
@@ -310,12 +310,59 @@ def write_mdlm(folder: Path, *, dtype: torch.dtype = torch.float32, **changes: A
     state = {
         f"backbone.{name}": normal(*shape, seed=at, dtype=dtype) for at, (name, shape) in enumerate(shapes.items())
     }
+    if not config.get("adaln", True):
+        state = {name: w for name, w in state.items() if "adaLN" not in name and "sigma_map" not in name}
     end = "<|endoftext|>"
     return write(folder, config, state, core, bos_token=end, eos_token=end, unk_token=end)
 
 
-def plain_mdlm(state: dict[str, Tensor], ids: Tensor) -> Tensor:
-    """Scores ``[B, L, rows]`` of an MDLM at noise level 0, from the tensors of its file."""
+def write_bd3lm(folder: Path, **changes: Any) -> Path:
+    """A BD3LM: the tensors of an MDLM, and the bounds of the noise in training."""
+    blocks = {"model_type": "bd3lm", "block_size": 4, "cross_attn": True, "adaln": True, "causal": False}
+    write_mdlm(folder, **blocks, **changes)
+    state = load_file(folder / "model.safetensors")
+    bounds = {"sampling_eps_min": torch.tensor(1e-3), "sampling_eps_max": torch.tensor(0.999)}
+    save_file({**state, **bounds}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def write_sedd(folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
+    """A SEDD: the tensors of an MDLM; its configuration is that of its training, without a model_type."""
+    write_mdlm(folder, dtype=dtype)
+    state = load_file(folder / "model.safetensors")
+    sizes = json.loads((folder / "config.json").read_text())
+    config = {
+        "ngpus": 8,
+        "tokens": sizes["vocab_size"] - 1,
+        "graph": {"type": "absorb", "file": "data", "report_all": False},
+        "noise": {"type": "loglinear", "sigma_min": 1e-4, "sigma_max": 20},
+        "model": {
+            "name": "small",
+            "type": "ddit",
+            "hidden_size": WIDTH,
+            "cond_dim": sizes["cond_dim"],
+            "length": 64,
+            "n_blocks": LAYERS,
+            "n_heads": HEADS,
+            "scale_by_sigma": True,
+            "dropout": 0.1,
+        },
+        "training": {"ema": 0.9999},
+        **changes,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    state = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def plain_mdlm(state: dict[str, Tensor], ids: Tensor, sigma: Tensor | None = None, block: int | None = None) -> Tensor:
+    """Scores ``[B, L, rows]`` of an MDLM, BD3LM or SEDD, from the tensors of its file.
+
+    Args:
+        sigma: the noise level of each row ``[B]``; 0 if not given.
+        block: positions per block of attention; all in one if not given.
+    """
     w = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
 
     def normed(x: Tensor, weight: Tensor) -> Tensor:
@@ -325,20 +372,30 @@ def plain_mdlm(state: dict[str, Tensor], ids: Tensor) -> Tensor:
         return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", torch.zeros(()))
 
     silu = torch.nn.functional.silu
-    waves = torch.cat([torch.ones(128), torch.zeros(128)]).to(w["sigma_map.mlp.0.weight"])
-    level = silu(linear(silu(linear(waves, "sigma_map.mlp.0")), "sigma_map.mlp.2"))
+    level = torch.zeros(())
+    if "sigma_map.mlp.0.weight" in w:
+        at_levels = torch.zeros(len(ids)) if sigma is None else sigma
+        angles = at_levels[:, None, None] * 1e4 ** (-torch.arange(128) / 128)
+        waves = torch.cat([angles.cos(), angles.sin()], -1).to(w["sigma_map.mlp.0.weight"])
+        level = silu(linear(silu(linear(waves, "sigma_map.mlp.0")), "sigma_map.mlp.2"))
+
+    def modulation(name: str, neutral: list[float]) -> list[Any]:
+        return list(linear(level, name).chunk(len(neutral), -1)) if f"{name}.weight" in w else neutral
+
+    number = torch.arange(ids.shape[1]) // (block or ids.shape[1])
+    unseen = torch.where(number[:, None] >= number, 0.0, -torch.inf)
     x = w["vocab_embed.embedding"][ids]
     for at in range(LAYERS):
-        block = f"blocks.{at}."
-        shift, scale, gate, shift2, scale2, gate2 = linear(level, f"{block}adaLN_modulation").chunk(6)
-        h = normed(x, w[f"{block}norm1.weight"]) * (1 + scale) + shift
-        parts = linear(h, f"{block}attn_qkv").chunk(3, -1)
+        layer = f"blocks.{at}."
+        shift, scale, gate, shift2, scale2, gate2 = modulation(f"{layer}adaLN_modulation", [0, 0, 1] * 2)
+        h = normed(x, w[f"{layer}norm1.weight"]) * (1 + scale) + shift
+        parts = linear(h, f"{layer}attn_qkv").chunk(3, -1)
         q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts)
         q, k = turned(q, 1e4), turned(k, 1e4)
-        mixed = (q @ k.mT / math.sqrt(WIDTH // HEADS)).softmax(-1) @ v
-        x = x + gate * linear(mixed.transpose(1, 2).flatten(2), f"{block}attn_out")
-        h = normed(x, w[f"{block}norm2.weight"]) * (1 + scale2) + shift2
-        h = torch.nn.functional.gelu(linear(h, f"{block}mlp.0"), approximate="tanh")
-        x = x + gate2 * linear(h, f"{block}mlp.2")
-    shift, scale = linear(level, "output_layer.adaLN_modulation").chunk(2)
+        mixed = (q @ k.mT / math.sqrt(WIDTH // HEADS) + unseen).softmax(-1) @ v
+        x = x + gate * linear(mixed.transpose(1, 2).flatten(2), f"{layer}attn_out")
+        h = normed(x, w[f"{layer}norm2.weight"]) * (1 + scale2) + shift2
+        h = torch.nn.functional.gelu(linear(h, f"{layer}mlp.0"), approximate="tanh")
+        x = x + gate2 * linear(h, f"{layer}mlp.2")
+    shift, scale = modulation("output_layer.adaLN_modulation", [0, 0])
     return linear(normed(x, w["output_layer.norm_final.weight"]) * (1 + scale) + shift, "output_layer.linear")

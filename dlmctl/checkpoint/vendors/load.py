@@ -12,9 +12,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from dlmctl.checkpoint.kinds import SEDD_KIND, vendor_kind
 from dlmctl.checkpoint.resolve import PICKLED, hub_files
 from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.vendors.a2d import A2D
+from dlmctl.checkpoint.vendors.bd3lm import BD3LM
 from dlmctl.checkpoint.vendors.block_decoders import FAST_DLLM, SDAR
 from dlmctl.checkpoint.vendors.declared import Shape, Sizes, Vendor
 from dlmctl.checkpoint.vendors.dream import DREAM
@@ -25,10 +27,12 @@ from dlmctl.checkpoint.vendors.llada import LLADA
 from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
 from dlmctl.checkpoint.vendors.mixtures import LLADA2, LLADA_MOE, RND1, SDAR_MOE
+from dlmctl.checkpoint.vendors.sedd import SEDD
 from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, require_numbers, without_memory
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.errors import ModelError, first_validation_error, readable, short_message
+from dlmctl.models.dit import DiT
 from dlmctl.models.masked_encoder import MaskedEncoder
 from dlmctl.models.transformers_network import TransformersNetwork
 from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenizer, has_tokenizer, read_tokenizer
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
 
 _BLOCK_IN_NAME = re.compile(r"-b([1-9]\d{0,3})$", re.IGNORECASE)
 
-# By model_type.
+# By kind, see ``vendor_kind``.
 VENDORS: dict[str, Vendor] = {
     "llada": LLADA,
     "lladamoe": LLADA_MOE,
@@ -50,6 +54,8 @@ VENDORS: dict[str, Vendor] = {
     "Fast_dLLM_Qwen": FAST_DLLM,
     "rnd1": RND1,
     "mdlm": MDLM,
+    "bd3lm": BD3LM,
+    SEDD_KIND: SEDD,
     **A2D,
     **MASKED_ENCODERS,
 }
@@ -57,7 +63,7 @@ VENDORS: dict[str, Vendor] = {
 
 def is_vendor(settings: Mapping[str, Any]) -> bool:
     """Whether a ``config.json`` belongs to a vendor checkpoint."""
-    return isinstance(settings.get("model_type"), str)
+    return vendor_kind(settings) is not None
 
 
 def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | CanvasLM, CheckpointTokenizer]:
@@ -70,7 +76,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         ModelError: this kind cannot be read, or one of its files is missing, damaged or of another checkpoint.
     """
     where = str(folder / "config.json")
-    if settings["model_type"] == GEMMA:
+    if vendor_kind(settings) == GEMMA:
         return load_gemma(folder, settings)
     vendor, sizes = _declared(folder, settings)
     shape = vendor.shape(sizes)
@@ -109,7 +115,7 @@ def checkpoint_tokenizer(folder: Path) -> CheckpointTokenizer | None:
         ModelError: a file is missing or damaged, or the checkpoint cannot be read.
     """
     settings = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
-    if not is_vendor(settings) or settings["model_type"] == GEMMA:
+    if vendor_kind(settings) in (None, GEMMA):
         return None
     vendor, sizes = _declared(folder, settings)
     return _tokenizer(folder, vendor, vendor.shape(sizes))
@@ -117,7 +123,7 @@ def checkpoint_tokenizer(folder: Path) -> CheckpointTokenizer | None:
 
 def _declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]:
     """The kind of a checkpoint, and its sizes."""
-    where, kind = str(folder / "config.json"), settings["model_type"]
+    where, kind = str(folder / "config.json"), vendor_kind(settings)
     if kind not in VENDORS:
         what = f"is a checkpoint of model_type {readable(repr(kind), 80)}, which cannot be read."
         raise ModelError(what, where=where, remedy=f"Supported: {', '.join([*VENDORS, GEMMA])}.")
@@ -253,9 +259,10 @@ def _in_main_precision(state: dict[str, Tensor], kept: Iterable[str]) -> dict[st
 
 
 def _weights_path(folder: Path, network: nn.Module) -> Path:
-    """The file of the weights; many older encoders have no other than one that torch saved."""
+    """The file of the weights; many older models have no other than one that torch saved."""
     pickled = folder / PICKLED
-    is_old = isinstance(network, MaskedEncoder) and pickled.is_file() and not any(folder.glob("model*.safetensors*"))
+    may_be_old = isinstance(network, MaskedEncoder | DiT) and pickled.is_file()
+    is_old = may_be_old and not any(folder.glob("model*.safetensors*"))
     return pickled if is_old else folder / "model.safetensors"
 
 

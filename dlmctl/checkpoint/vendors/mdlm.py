@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
 from dlmctl.checkpoint.vendors.declared import Heads, Layers, Positions, Rows, Shape, Sizes, Vendor, Width
@@ -15,7 +13,7 @@ _DERIVED = ("rotary_emb.inv_freq",)
 
 
 class MdlmSizes(Sizes):
-    """``config.json`` of an MDLM model. Models with time conditioning are refused."""
+    """``config.json`` of an MDLM model."""
 
     hidden_dim: Width
     n_blocks: Layers
@@ -23,7 +21,7 @@ class MdlmSizes(Sizes):
     cond_dim: Width
     model_length: Positions
     vocab_size: Rows
-    time_conditioning: Literal[False] = False
+    time_conditioning: bool = False
 
 
 def shape(sizes: MdlmSizes) -> Shape:
@@ -31,17 +29,21 @@ def shape(sizes: MdlmSizes) -> Shape:
     return Shape(sizes.vocab_size, sizes.hidden_dim, sizes.model_length, sizes.vocab_size - 1)
 
 
+def transformer(sizes: MdlmSizes) -> DiTConfig:
+    """The sizes by the names of ``DiT``."""
+    return DiTConfig(
+        rows=sizes.vocab_size,
+        hidden=sizes.hidden_dim,
+        layers=sizes.n_blocks,
+        heads=sizes.n_heads,
+        condition=sizes.cond_dim,
+        mask_id=sizes.vocab_size - 1 if sizes.time_conditioning else None,
+    )
+
+
 def network(sizes: MdlmSizes) -> nn.Module:
     """The transformer of these sizes."""
-    return DiT(
-        DiTConfig(
-            rows=sizes.vocab_size,
-            hidden=sizes.hidden_dim,
-            layers=sizes.n_blocks,
-            heads=sizes.n_heads,
-            condition=sizes.cond_dim,
-        )
-    )
+    return DiT(transformer(sizes))
 
 
 def rename(name: str) -> str | None:
