@@ -1,4 +1,4 @@
-"""Third-party masked models over the tokens of any tokenizer: LLaDA, Dream, SDAR, MDLM, BERT."""
+"""Third-party masked models over the tokens of any tokenizer: LLaDA, Dream, SDAR, MDLM, SEDD, BERT."""
 
 from __future__ import annotations
 

@@ -105,6 +105,23 @@ def test_a_text_is_what_the_authors_procedure_writes(name, folders, loaded):
         assert text.text.split() == wanted.split()
 
 
+@pytest.mark.parametrize("changes", [{}, {"adaln": False}, {"block_size": 1}, {"cross_attn": False}], ids=str)
+def test_logits_of_a_bd3lm_to_more_digits(tmp_path, changes):
+    """With a prompt and without one, and after a shorter one that is padded on the left."""
+    model = from_pretrained(folder := write_bd3lm(tmp_path / "model", **changes)).model.double()
+    block, mask = model.config.block, model.mask_id
+    assert block == {"cross_attn": None, "block_size": 1}.get("".join(changes), 4)
+    state = {name: tensor.double() for name, tensor in load_file(folder / "model.safetensors").items()}
+    ids = torch.randint(0, mask + 1, (2, 15), generator=torch.Generator().manual_seed(3))
+    prompts, canvas = ids[:, :6], torch.cat([torch.full((2, 1), 7), ids[:, 6:]], 1)
+    assert torch.allclose(model.logits(ids)[..., :mask], plain_mdlm(state, ids, block=block)[..., :mask], atol=1e-5)
+    attended = torch.tensor([[True] * 6, [False] * 3 + [True] * 3])
+    found = model.logits(canvas, context=Context(prompts, attended))[..., :mask]
+    for row, start in enumerate((0, 3)):
+        wanted = plain_mdlm(state, ids[row : row + 1, start:], block=block)[0, 5 - start :, :mask]
+        assert torch.allclose(found[row], wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("changes", [{}, {"adaln": False}, {"cross_attn": False}, {"block_size": 64}], ids=str)
 def test_a_bd3lm_writes_as_its_authors_do(tmp_path, changes):
     """One token at a time, at any masked place of the first block that has one: the likeliest of that place."""

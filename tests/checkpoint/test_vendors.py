@@ -528,9 +528,8 @@ def test_weights_that_are_none(tmp_path, name, change):
         path.unlink()
         torch.save(state, folder / "pytorch_model.bin")
         if name in ("MDLM", "SEDD"):  # as for encoders, numbers are read
-            assert torch.equal(
-                from_pretrained(folder).model.network.table, state[next(key for key in state if "vocab_embed" in key)]
-            )
+            table = state[next(key for key in state if "vocab_embed" in key)]
+            assert torch.equal(from_pretrained(folder).model.network.table, table)
         else:
             assert "the weights are missing" in fault(folder)
     elif change == "cut short":

@@ -319,7 +319,7 @@ def write_mdlm(folder: Path, *, dtype: torch.dtype = torch.float32, **changes: A
 def write_bd3lm(folder: Path, **changes: Any) -> Path:
     """A BD3LM: the tensors of an MDLM, and the bounds of the noise in training."""
     blocks = {"model_type": "bd3lm", "block_size": 4, "cross_attn": True, "adaln": True, "causal": False}
-    write_mdlm(folder, **blocks, **changes)
+    write_mdlm(folder, **{**blocks, **changes})
     state = load_file(folder / "model.safetensors")
     bounds = {"sampling_eps_min": torch.tensor(1e-3), "sampling_eps_max": torch.tensor(0.999)}
     save_file({**state, **bounds}, folder / "model.safetensors", {"format": "pt"})

@@ -6,11 +6,15 @@ import pytest
 import torch
 
 import dlmctl
-from tests.checkpoint.tiny_vendors import write_dream, write_llada, write_mdlm
+from tests.checkpoint.tiny_vendors import write_bd3lm, write_dream, write_llada, write_mdlm, write_sedd
 from tests.sampling.token_controls import Likes, Only
 
 
-@pytest.fixture(scope="module", params=[write_llada, write_dream, write_mdlm], ids=["LLaDA", "Dream", "MDLM"])
+@pytest.fixture(
+    scope="module",
+    params=[write_llada, write_dream, write_mdlm, write_bd3lm, write_sedd],
+    ids=["LLaDA", "Dream", "MDLM", "BD3LM", "SEDD"],
+)
 def model(request, tmp_path_factory):
     return dlmctl.load(request.param(tmp_path_factory.mktemp("guided") / "m"))
 

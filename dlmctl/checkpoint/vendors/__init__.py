@@ -1,4 +1,4 @@
-"""Vendor checkpoints, unconverted: LLaDA, Dream and DiffuCoder, MDLM, DiffusionGemma.
+"""Vendor checkpoints, unconverted: LLaDA, Dream and DiffuCoder, MDLM, BD3LM, SEDD, DiffusionGemma.
 
 A folder as published by its authors is loaded into an installed class, in the precision of its weights, which are
 mapped into memory and not copied. Code in the folder is never read, let alone run.
