@@ -295,9 +295,10 @@ def test_the_blocks_of_an_sdar_are_in_its_name(tmp_path, name, block):
     assert from_pretrained(write_sdar(tmp_path / "run-b8" / "models" / name)).model.config.block == block
 
 
-def test_the_bound_of_a_model_with_blocks_is_the_sum_of_those_of_its_blocks(tmp_path):
+@pytest.mark.parametrize("write_one", [write_sdar, write_bd3lm])
+def test_the_bound_of_a_model_with_blocks_is_the_sum_of_those_of_its_blocks(tmp_path, write_one):
     """With blocks of one position it is -log p itself, which the plain forward pass gives."""
-    folder = write_sdar(tmp_path / "single", block_size=1)
+    folder = write_one(tmp_path / "single", block_size=1)
     model = from_pretrained(folder).model
     ids = torch.randint(0, 300, (1, 7), generator=torch.Generator().manual_seed(2))
     places = torch.arange(7)[None] > 0
