@@ -307,7 +307,7 @@ def test_the_bound_of_a_model_with_blocks_is_the_sum_of_those_of_its_blocks(tmp_
         masked = ids.clone()
         masked[0, place] = model.mask_id
         logits = plain(folder, masked[:, : place + 1], 1)[0, place, : len(model.embeddings)]
-        logits[model.mask_id] = -torch.inf
+        logits[model.never] = -torch.inf
         wanted -= logits.log_softmax(-1)[ids[0, place]]
     shares = (torch.arange(6, dtype=torch.float64) + 0.5) / 6
     rows = [tensor.expand(6, -1) for tensor in (ids, places, torch.zeros(1, 7, dtype=torch.float64))]
