@@ -193,7 +193,6 @@ class DiT(nn.Module):
         mask: Tensor | None = None,
         block: int | None = None,
         prefix: Prefix | None = None,
-        noise_level: Tensor | None = None,
     ) -> Tensor:
         """Hidden states ``[B, S - P, H]`` of ``ids [B, S]`` after the P positions of the prefix.
 
@@ -202,11 +201,9 @@ class DiT(nn.Module):
             block: positions per block; then a position attends to its own block and to those before it (Arriola et al.
                 2025). To all positions if not given.
             prefix: what is kept of the first positions, with ``block``.
-            noise_level: sigma of each row ``[B]``, at which alphabar is exp(-sigma). If not given, that of its masks or
-                0, as the configuration says.
         """
         kept = 0 if prefix is None else prefix.get_seq_length()
-        x, level = self.table[ids[:, kept:]], self._embedded_level(ids, mask, noise_level)
+        x, level = self.table[ids[:, kept:]], self._embedded_level(ids, mask)
         rotation = turns(self.config.hidden // self.config.heads, ids.shape[1], ROPE_BASE, ids.device)
         rotation = rotation[0][kept:], rotation[1][kept:]
         if block is not None:
@@ -218,16 +215,14 @@ class DiT(nn.Module):
             x = layer(x, level, rotation, attention_mask, prefix)
         return self.output_layer.normalised(x, level)
 
-    def _embedded_level(self, ids: Tensor, mask: Tensor | None, noise_level: Tensor | None) -> Tensor | None:
+    def _embedded_level(self, ids: Tensor, mask: Tensor | None) -> Tensor | None:
         """The embedding of the noise level as the blocks take it, ``[B, condition]`` or ``[1, condition]``."""
         if self.config.condition is None:
             return None
-        if noise_level is not None:
-            sigma = noise_level
-        elif self.config.mask_id is not None:
-            sigma = level_of_masks(ids, mask, self.config.mask_id)
-        else:
+        if self.config.mask_id is None:
             sigma = torch.zeros(1, device=ids.device)
+        else:
+            sigma = level_of_masks(ids, mask, self.config.mask_id)
         return F.silu(self.sigma_map(sigma))
 
     def head(self, hidden: Tensor) -> Tensor:
