@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from dlmctl.checkpoint import original, vendors
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
+from dlmctl.checkpoint.kinds import vendor_kind
 from dlmctl.checkpoint.resolve import resolve
 from dlmctl.checkpoint.weights import MAX_SHARD_BYTES, SAVE_AGAIN, load_into, staged, without_memory, write_shards
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
@@ -91,7 +92,7 @@ def from_pretrained(source: str | Path, device: str | torch.device = "cpu") -> P
         original_model, vocabulary = original.load_original(folder)
         return Pretrained(original_model.to(device), vocabulary, folder)
     settings = read_object(folder / "config.json", remedy=SAVE_AGAIN)
-    if FORMAT_KEY not in settings and vendors.is_vendor(settings):
+    if FORMAT_KEY not in settings and vendor_kind(settings) is not None:
         vendor_model, vendor_tokenizer = vendors.load_vendor(folder, settings)
         return Pretrained(vendor_model.to(device), vendor_tokenizer, folder)
     config, digests = _read_config(folder / "config.json", settings)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from dlmctl.checkpoint.on_demand import lazy_getattr
 
 if TYPE_CHECKING:  # the same for type checkers
-    from dlmctl.checkpoint.vendors.load import is_vendor as is_vendor
     from dlmctl.checkpoint.vendors.load import load_vendor as load_vendor
 
 # Imported on first use, as few models need them.
-_MODULES = {"is_vendor": ".load", "load_vendor": ".load"}
+_MODULES = {"load_vendor": ".load"}
 __all__ = [*_MODULES]
 
 __getattr__ = lazy_getattr(__name__, _MODULES)

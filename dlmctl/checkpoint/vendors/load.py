@@ -61,11 +61,6 @@ VENDORS: dict[str, Vendor] = {
 }
 
 
-def is_vendor(settings: Mapping[str, Any]) -> bool:
-    """Whether a ``config.json`` belongs to a vendor checkpoint."""
-    return vendor_kind(settings) is not None
-
-
 def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | CanvasLM, CheckpointTokenizer]:
     """A checkpoint, its weights mapped into memory unchanged, and its tokenizer.
 
