@@ -70,8 +70,9 @@ def _tokens(model: TokenLM) -> dict[str, str]:
     config = model.config
     dtypes = {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()}
     attention = "full attention" if config.block is None else f"attention by blocks of {config.block}"
+    noise = "uniform" if model.family == "uniform" else "masked"
     return {
-        "family": f"masked: a checkpoint of {config.kind}, run with {attention}",
+        "family": f"{noise}: a checkpoint of {config.kind}, run with {attention}",
         "lengths": "chosen by the model" if config.ends else "chosen before a text is drawn",
         "predicts": f"the token of {'its own' if config.predicts == 'same' else 'the next'} position",
         "MASK": f"token {config.mask_id}",

@@ -26,6 +26,14 @@ ORIGINAL_WEIGHTS = (re.compile(r"ema_([\d.]+)_(\d+)\.pt"), re.compile(r"model()(
 # Weights and tokenizers, in any form that transformers reads.
 _TRANSFORMERS_FILES = (("*.safetensors", "*.bin"), ("tokenizer*.json", "vocab.*", "*.model"))
 
+# The families of external checkpoints by model_type; ``tokens`` if it is not listed.
+_FAMILIES: dict[str, Literal["canvas", "uniform"]] = {
+    "diffusion_gemma": "canvas",
+    "udlm": "uniform",
+    "duo": "uniform",
+    "DUO": "uniform",
+}
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Files to download; no code is among them.
@@ -69,7 +77,7 @@ def family_of(source: str | Path) -> Literal["gaussian", "masked", "tokens", "ca
         return "gaussian"
     kind = vendor_kind(settings)
     if kind is not None and "dlmctl_format" not in settings:
-        return "canvas" if kind == "diffusion_gemma" else "tokens"
+        return _FAMILIES.get(kind, "tokens")
     family = settings.get("family")
     return family if family in ("masked", "uniform") else "gaussian"
 

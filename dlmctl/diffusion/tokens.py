@@ -64,6 +64,17 @@ class BlockNetwork(Network, Protocol):
     ) -> Tensor: ...
 
 
+def after_context(canvas: Tensor, read: NetworkInputs) -> tuple[Tensor, Tensor | None, int]:
+    """What a network reads: the ids ``[B, S]`` of the context, if there is one, and of a ``canvas [B, L]`` after it;
+    which of them are attended to ``[B, S]``, None for all; and the position of the canvas among them."""
+    mask, context = read.get("attention_mask"), read.get("context")
+    if context is None:
+        return canvas, mask, 0
+    canvas_mask = torch.ones_like(canvas, dtype=torch.bool) if mask is None else mask
+    ids, mask = torch.cat([context.ids, canvas[:, 1:]], 1), torch.cat([context.mask, canvas_mask[:, 1:]], 1)
+    return ids, mask, context.ids.shape[1] - 1
+
+
 class TokenLM(MaskedModel):
     """A masked model over tokens, with the weights of a checkpoint in their stored precision.
 
@@ -119,12 +130,7 @@ class TokenLM(MaskedModel):
         If the network scores the next token, its outputs are shifted right by one; the first position has no
         predecessor and uses its own output, as Dream's authors do.
         """
-        ids, mask, first = canvas, read.get("attention_mask"), 0
-        if (context := read.get("context")) is not None:
-            canvas_mask = torch.ones_like(canvas, dtype=torch.bool) if mask is None else mask
-            ids = torch.cat([context.ids, canvas[:, 1:]], 1)
-            mask = torch.cat([context.mask, canvas_mask[:, 1:]], 1)
-            first = context.ids.shape[1] - 1
+        ids, mask, first = after_context(canvas, read)
         if self.config.block is None:
             hidden = self._reader.hidden(ids, mask)
         else:

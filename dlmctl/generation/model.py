@@ -13,6 +13,7 @@ from dlmctl.control.base import Control
 from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
+from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import UserError
 from dlmctl.generation.arguments import check_model, check_traced, sample_numbers, whole
 from dlmctl.generation.generate import generate
@@ -102,7 +103,7 @@ class Model(Pretrained):
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        unit = "tokens" if self.model.family == "tokens" else "words"
+        unit = "tokens" if isinstance(self.model, TokenLM) else "words"
         description = f"{self.model.family}, {size:.2f} M parameters, {len(self.tokenizer)} {unit}"
         return f"Model({str(self.folder)!r}: {description})"
 

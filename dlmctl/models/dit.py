@@ -1,5 +1,5 @@
-"""The diffusion transformer of SEDD (Lou et al. 2024), MDLM (Sahoo et al. 2024) and BD3LM (Arriola et al. 2025), with
-the names of their checkpoints.
+"""The diffusion transformer of SEDD (Lou et al. 2024), MDLM and Duo (Sahoo et al. 2024; 2025), UDLM (Schiff et al.
+2024) and BD3LM (Arriola et al. 2025), with the names of their checkpoints.
 
 Blocks of attention and MLP, each shifted, scaled and gated by an embedding of the noise level (Peebles and Xie 2023).
 The published models of MDLM and BD3LM are not conditioned on it: theirs is always 0.
@@ -165,7 +165,7 @@ def level_of_masks(ids: Tensor, mask: Tensor | None, mask_id: int) -> Tensor:
 
 
 class DiT(nn.Module):
-    """The network of SEDD, MDLM and BD3LM: hidden states of tokens, and their scores.
+    """The network of SEDD, MDLM, BD3LM, UDLM and Duo: hidden states of tokens, and their scores.
 
     Raises:
         ValueError: the number of heads does not divide the width into even parts.
@@ -193,6 +193,7 @@ class DiT(nn.Module):
         mask: Tensor | None = None,
         block: int | None = None,
         prefix: Prefix | None = None,
+        noise_level: Tensor | None = None,
     ) -> Tensor:
         """Hidden states ``[B, S - P, H]`` of ``ids [B, S]`` after the P positions of the prefix.
 
@@ -201,9 +202,10 @@ class DiT(nn.Module):
             block: positions per block; then a position attends to its own block and to those before it (Arriola et al.
                 2025). To all positions if not given.
             prefix: what is kept of the first positions, with ``block``.
+            noise_level: sigma of each row ``[B]``; if not given, what the masks say, or 0.
         """
         kept = 0 if prefix is None else prefix.get_seq_length()
-        x, level = self.table[ids[:, kept:]], self._embedded_level(ids, mask)
+        x, level = self.table[ids[:, kept:]], self._embedded_level(ids, mask, noise_level)
         rotation = turns(self.config.hidden // self.config.heads, ids.shape[1], ROPE_BASE, ids.device)
         rotation = rotation[0][kept:], rotation[1][kept:]
         if block is not None:
@@ -215,15 +217,13 @@ class DiT(nn.Module):
             x = layer(x, level, rotation, attention_mask, prefix)
         return self.output_layer.normalised(x, level)
 
-    def _embedded_level(self, ids: Tensor, mask: Tensor | None) -> Tensor | None:
+    def _embedded_level(self, ids: Tensor, mask: Tensor | None, sigma: Tensor | None) -> Tensor | None:
         """The embedding of the noise level as the blocks take it, ``[B, condition]`` or ``[1, condition]``."""
         if self.config.condition is None:
             return None
-        if self.config.mask_id is None:
-            sigma = torch.zeros(1, device=ids.device)
-        else:
+        if sigma is None and self.config.mask_id is not None:
             sigma = level_of_masks(ids, mask, self.config.mask_id)
-        return F.silu(self.sigma_map(sigma))
+        return F.silu(self.sigma_map(torch.zeros(1, device=ids.device) if sigma is None else sigma))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Scores ``[..., rows]`` of hidden states ``[..., H]``."""

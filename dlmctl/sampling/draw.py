@@ -16,10 +16,12 @@ from dlmctl.control.combined import parts_of, prepare_all
 from dlmctl.control.nan_checks import fault_log_for
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, overrides
 from dlmctl.control.state import BatchContext
+from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import Layouts, batch_layouts
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.own_modes import own_modes
+from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import LayoutError, RecipeError
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.batch_layout import batch_context, feasible, layout_of, prepare_batch
@@ -220,7 +222,7 @@ def check_settings(pretrained: Pretrained, sampler: SamplerSettings, guidance: G
     """
     family = pretrained.model.family
     FAMILY_SAMPLERS[family].check(sampler, pretrained)
-    require_used(sampler, family)
+    require_used(sampler, family, over_tokens=isinstance(pretrained.model, TokenLM | CanvasLM))
     require_reward(sampler, controlled=controlled)
     if family != "gaussian" and guidance.method not in (None, "logits"):
         what = f"has no meaning for a model of the family {family!r}, which has no latents."

@@ -13,34 +13,36 @@ LATENT = ("eta", "last", "spacing", "clamp", "top_p", "condition_scale", "roundi
 # The unused settings of each family, and what its models are called.
 UNUSED = {
     "masked": (LATENT, "masked"),
-    # The positions of a text over tokens are set by `new_tokens`, on a canvas by the checkpoint.
-    "tokens": ((*LATENT, "canvas"), "LLaDA, Dream, MDLM or BERT"),
+    "tokens": (LATENT, "LLaDA, Dream, MDLM or BERT"),
     "uniform": ((*LATENT, "threshold"), "uniform"),
     "canvas": ((*LATENT, "temperature", "min_p", "threshold", "remask", "canvas", "new_tokens"), "DiffusionGemma"),
     # Not `min_p`: presets of masked models, which are the default, set it.
     "gaussian": (("block", "threshold"), "latent"),
 }
-# Families whose texts end within a number of new tokens; other families fix the length before a text is drawn.
-TOKEN_FAMILIES = ("tokens", "canvas")
 
 
-def require_used(sampler: SamplerSettings, family: str) -> None:
+def require_used(sampler: SamplerSettings, family: str, *, over_tokens: bool) -> None:
     """Check that no setting is changed that has no effect for a model family or with the other settings.
+
+    Args:
+        over_tokens: whether the model is a checkpoint over tokens.
 
     Raises:
         RecipeError: one is; the message names it.
     """
-    for names, what in _unused(sampler, family):
+    for names, what in _unused(sampler, family, over_tokens):
         for name in names:
             if getattr(sampler, name) != SamplerSettings.model_fields[name].default:
                 raise RecipeError(what, where=f"sampler.{name}", remedy=f"Leave sampler.{name} out.")
 
 
-def _unused(sampler: SamplerSettings, family: str) -> Iterator[tuple[Sequence[str], str]]:
+def _unused(sampler: SamplerSettings, family: str, over_tokens: bool) -> Iterator[tuple[Sequence[str], str]]:
     """The names of settings that have no effect, and why."""
     names, kind = UNUSED.get(family, ((), ""))
     yield names, f"has no meaning for a {kind} model."
-    if family not in TOKEN_FAMILIES:
+    if over_tokens:
+        yield ("canvas",), "has no meaning for a model over tokens: its texts end within sampler.new_tokens."
+    else:
         yield ("new_tokens",), "has no meaning for a model that is not a checkpoint over tokens."
     if sampler.name != "remasking":
         yield ("remask",), "has no meaning without `name: remasking`."

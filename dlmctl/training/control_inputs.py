@@ -15,7 +15,7 @@ from dlmctl.diffusion.masked_base import noised
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.process import q_sample
 from dlmctl.diffusion.tokens import TokenLM
-from dlmctl.diffusion.uniform import UniformLM
+from dlmctl.diffusion.uniform_noise import UniformModel
 from dlmctl.models.numerics import at_least_float32
 from dlmctl.text.tokenizer import Tokenizer
 
@@ -108,7 +108,7 @@ class WordInputs:
         model, lengths = self.model, self.model.config.lengths
         positions = maskable_places(ids, self.tokenizer, lengths)
         mask = attended(ids, self.tokenizer) if model.hides_padding else None
-        if isinstance(model, UniformLM):
+        if isinstance(model, UniformModel):
             noisy, masked = model.noised(ids, positions, t[:, None], order), noised(ids, positions, model.mask_id)
             logits = model.seen(model.logits_at(noisy, t, attention_mask=mask), noisy, t)
         else:

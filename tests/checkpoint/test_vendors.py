@@ -381,7 +381,7 @@ def fault(folder):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model_type", "udlm", "which cannot be read"),
+        ("model_type", "gidd", "which cannot be read"),
         ("model_type", "\x1b[31m" * 50, "which cannot be read"),
         ("d_model", 10**9, "d_model"),
         ("d_model", "wide", "d_model"),

@@ -6,14 +6,15 @@ import pytest
 import torch
 
 import dlmctl
+from tests.checkpoint.tiny_uniform import write_duo
 from tests.checkpoint.tiny_vendors import write_bd3lm, write_dream, write_llada, write_mdlm, write_sedd
 from tests.sampling.token_controls import Likes, Only
 
 
 @pytest.fixture(
     scope="module",
-    params=[write_llada, write_dream, write_mdlm, write_bd3lm, write_sedd],
-    ids=["LLaDA", "Dream", "MDLM", "BD3LM", "SEDD"],
+    params=[write_llada, write_dream, write_mdlm, write_bd3lm, write_sedd, write_duo],
+    ids=["LLaDA", "Dream", "MDLM", "BD3LM", "SEDD", "Duo"],
 )
 def model(request, tmp_path_factory):
     return dlmctl.load(request.param(tmp_path_factory.mktemp("guided") / "m"))
@@ -31,8 +32,8 @@ def test_an_energy_guides_and_the_network_sees_no_gradient(model, monkeypatch):
     wanted, graphs = torch.tensor([20, 21]), []
     hidden = model.model.network.hidden
 
-    def watched(*read):
-        found = hidden(*read)
+    def watched(*read, **named):
+        found = hidden(*read, **named)
         graphs.append(torch.is_grad_enabled() or found.requires_grad)
         return found
 

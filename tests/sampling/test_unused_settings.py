@@ -11,6 +11,8 @@ from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.unused_settings import require_used
 from tests.checkpoint.tiny_vendors import write_llada
 
+# Families whose models are all checkpoints over tokens; of uniform models, some are.
+OVER_TOKENS = ("tokens", "canvas")
 # A family, a setting that it does not read, and a family that does.
 CASES = [
     ("tokens", "rounding", "l2", "gaussian"),
@@ -30,8 +32,8 @@ CASES = [
 @pytest.mark.parametrize(("family", "name", "value", "reads"), CASES)
 def test_settings_that_a_family_does_not_use(family, name, value, reads):
     with pytest.raises(RecipeError, match=rf"^sampler\.{name}: has no meaning for a .*model"):
-        require_used(SamplerSettings(**{name: value}), family)
-    require_used(SamplerSettings(**{name: value}), reads)
+        require_used(SamplerSettings(**{name: value}), family, over_tokens=family in OVER_TOKENS)
+    require_used(SamplerSettings(**{name: value}), reads, over_tokens=reads in OVER_TOKENS)
 
 
 @pytest.mark.parametrize(
@@ -45,19 +47,25 @@ def test_settings_that_a_family_does_not_use(family, name, value, reads):
 )
 def test_settings_without_effect_next_to_the_others(name, value, beside):
     with pytest.raises(RecipeError, match=rf"^sampler\.{name}: has no meaning without .* Leave sampler\.{name} out"):
-        require_used(SamplerSettings(**{name: value}), "masked")
-    require_used(SamplerSettings(**{name: value}, **beside), "masked")
+        require_used(SamplerSettings(**{name: value}), "masked", over_tokens=False)
+    require_used(SamplerSettings(**{name: value}, **beside), "masked", over_tokens=False)
+
+
+def test_uniform_models_over_tokens_have_new_tokens_and_no_canvas():
+    require_used(SamplerSettings(new_tokens=3), "uniform", over_tokens=True)
+    with pytest.raises(RecipeError, match=r"^sampler\.canvas: has no meaning for a model over tokens"):
+        require_used(SamplerSettings(canvas="full"), "uniform", over_tokens=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_explicit_defaults_are_not_refused(family):
-    require_used(SamplerSettings(**SamplerSettings().model_dump()), family)
+    require_used(SamplerSettings(**SamplerSettings().model_dump()), family, over_tokens=family in OVER_TOKENS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_settings_of_presets_are_used(family):
     for preset in FAMILIES[family]:
-        require_used(settings_of(preset, family).sampler, family)
+        require_used(settings_of(preset, family).sampler, family, over_tokens=family in OVER_TOKENS)
 
 
 def test_the_error_comes_before_drawing_and_has_a_line(tmp_path):

@@ -10,6 +10,7 @@ import dlmctl
 from controls import Avoid, Contains, Length
 from dlmctl import LogitsControl
 from tests.checkpoint.tiny_gemma import tiny_gemma
+from tests.checkpoint.tiny_uniform import write_duo, write_udlm
 from tests.checkpoint.tiny_vendors import write_bd3lm, write_dream, write_llada, write_mdlm, write_sedd
 from tests.sampling.test_logits_control import diffused
 
@@ -24,7 +25,10 @@ def write_gemma(folder):
     return folder
 
 
-@pytest.fixture(scope="module", params=[write_llada, write_dream, write_mdlm, write_bd3lm, write_sedd, write_gemma])
+WRITERS = [write_llada, write_dream, write_mdlm, write_bd3lm, write_sedd, write_gemma, write_udlm, write_duo]
+
+
+@pytest.fixture(scope="module", params=WRITERS)
 def model(request, tmp_path_factory):
     return dlmctl.load(request.param(tmp_path_factory.mktemp("words") / "m"))
 

@@ -18,9 +18,10 @@ from dlmctl.text.checkpoint_tokenizer import ROLES_FILE, CheckpointTokenizer
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
 from tests.checkpoint.tiny_blocks import write_sdar
+from tests.checkpoint.tiny_uniform import write_duo
 from tests.checkpoint.tiny_vendors import write_dream, write_llada
 
-WRITERS = {"LLaDA": write_llada, "Dream": write_dream, "SDAR": write_sdar}
+WRITERS = {"LLaDA": write_llada, "Dream": write_dream, "SDAR": write_sdar, "Duo": write_duo}
 SENTENCES = ["the red boat sinks near a river .", "a boat sinks .", "the river is red .", "a red river sinks ."]
 TARGET = Pos("DET NOUN VERB ADP DET NOUN PUNCT")
 

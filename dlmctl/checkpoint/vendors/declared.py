@@ -76,6 +76,7 @@ class Vendor(NamedTuple):
         mask_token: MASK, if neither ``config.json`` nor the tokenizer says which token it is.
         convert: the tensors of the network from the renamed ones of the checkpoint and the sizes, where more than names
             differs.
+        noise: what it replaces tokens by: MASK, or random tokens.
         ends: whether it writes END where a text ends; otherwise the number of tokens is chosen before.
         new_tokens: the most tokens of a text, unless others are asked for.
     """
@@ -92,5 +93,6 @@ class Vendor(NamedTuple):
     roles: Mapping[str, str] = {}
     mask_token: str | None = None
     convert: Callable[[dict[str, Tensor], Any], dict[str, Tensor]] | None = None
+    noise: Literal["masks", "uniform"] = "masks"
     ends: bool = True
     new_tokens: int = 128

@@ -28,9 +28,11 @@ from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
 from dlmctl.checkpoint.vendors.mixtures import LLADA2, LLADA_MOE, RND1, SDAR_MOE
 from dlmctl.checkpoint.vendors.sedd import SEDD
+from dlmctl.checkpoint.vendors.uniform import DUO, UDLM
 from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, require_numbers, without_memory
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
+from dlmctl.diffusion.uniform_tokens import UniformTokenLM
 from dlmctl.errors import ModelError, first_validation_error, readable, short_message
 from dlmctl.models.dit import DiT
 from dlmctl.models.masked_encoder import MaskedEncoder
@@ -54,6 +56,9 @@ VENDORS: dict[str, Vendor] = {
     "Fast_dLLM_Qwen": FAST_DLLM,
     "rnd1": RND1,
     "mdlm": MDLM,
+    "udlm": UDLM,
+    "duo": DUO,
+    "DUO": DUO,
     "bd3lm": BD3LM,
     SEDD_KIND: SEDD,
     **A2D,
@@ -100,7 +105,8 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     )
     if lengths := training_texts(settings, folder / "config.json").sentence_lengths:
         config = config.trained_on(lengths)
-    return TokenLM(config, network).eval().requires_grad_(False), tokenizer
+    model_class = UniformTokenLM if vendor.noise == "uniform" else TokenLM
+    return model_class(config, network).eval().requires_grad_(False), tokenizer
 
 
 def checkpoint_tokenizer(folder: Path) -> CheckpointTokenizer | None:

@@ -42,7 +42,7 @@ _UNUSED = ("pooler", "seq_relationship", "sop_classifier", "discriminator_predic
 # As TensorFlow calls the weights of a layer norm, and the first checkpoints in PyTorch do.
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 # The special tokens by role, where a tokenizer does not name them.
-_BERT = {"bos": "[CLS]", "eos": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask": "[MASK]"}
+BERT_ROLES = {"bos": "[CLS]", "eos": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask": "[MASK]"}
 _ROBERTA = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
 
 
@@ -216,16 +216,16 @@ class Encoder(NamedTuple):
 
 _ROBERTA_HEAD = ("lm_head",)
 _DISTILBERT_HEAD = ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector")
-_ALBERT = {**_BERT, "unk": "<unk>", "pad": "<pad>"}
+_ALBERT = {**BERT_ROLES, "unk": "<unk>", "pad": "<pad>"}
 _ENCODERS = {
-    "bert": Encoder("BERT", "Bert", _BERT, ("cls",), BertSizes),
-    "distilbert": Encoder("DistilBERT", "DistilBert", _BERT, _DISTILBERT_HEAD, DistilBertSizes),
-    "electra": Encoder("ELECTRA", "Electra", _BERT, ("generator_predictions", "generator_lm_head"), FactoredSizes),
+    "bert": Encoder("BERT", "Bert", BERT_ROLES, ("cls",), BertSizes),
+    "distilbert": Encoder("DistilBERT", "DistilBert", BERT_ROLES, _DISTILBERT_HEAD, DistilBertSizes),
+    "electra": Encoder("ELECTRA", "Electra", BERT_ROLES, ("generator_predictions", "generator_lm_head"), FactoredSizes),
     "albert": Encoder("ALBERT", "Albert", _ALBERT, ("predictions",), AlbertSizes),
     "roberta": Encoder("RoBERTa", "Roberta", _ROBERTA, _ROBERTA_HEAD, RobertaSizes),
     "xlm-roberta": Encoder("XLM-RoBERTa", "XLMRoberta", _ROBERTA, _ROBERTA_HEAD, RobertaSizes),
     "camembert": Encoder("CamemBERT", "Camembert", _ROBERTA, _ROBERTA_HEAD, RobertaSizes),
-    "modernbert": Encoder("ModernBERT", "ModernBert", _BERT, ("head", "decoder"), ModernBertSizes),
+    "modernbert": Encoder("ModernBERT", "ModernBert", BERT_ROLES, ("head", "decoder"), ModernBertSizes),
 }
 
 

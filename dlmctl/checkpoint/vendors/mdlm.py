@@ -12,8 +12,8 @@ _ROOT = "backbone."
 _DERIVED = ("rotary_emb.inv_freq",)
 
 
-class MdlmSizes(Sizes):
-    """``config.json`` of an MDLM model."""
+class DiTSizes(Sizes):
+    """``config.json`` of a diffusion transformer by the authors of MDLM."""
 
     hidden_dim: Width
     n_blocks: Layers
@@ -21,15 +21,20 @@ class MdlmSizes(Sizes):
     cond_dim: Width
     model_length: Positions
     vocab_size: Rows
+
+
+class MdlmSizes(DiTSizes):
+    """``config.json`` of an MDLM model."""
+
     time_conditioning: bool = False
 
 
-def shape(sizes: MdlmSizes) -> Shape:
+def shape(sizes: DiTSizes) -> Shape:
     """The sizes that the toolkit needs."""
     return Shape(sizes.vocab_size, sizes.hidden_dim, sizes.model_length, sizes.vocab_size - 1)
 
 
-def transformer(sizes: MdlmSizes) -> DiTConfig:
+def transformer(sizes: DiTSizes) -> DiTConfig:
     """The sizes by the names of ``DiT``."""
     return DiTConfig(
         rows=sizes.vocab_size,
@@ -37,13 +42,13 @@ def transformer(sizes: MdlmSizes) -> DiTConfig:
         layers=sizes.n_blocks,
         heads=sizes.n_heads,
         condition=sizes.cond_dim,
-        mask_id=sizes.vocab_size - 1 if sizes.time_conditioning else None,
     )
 
 
 def network(sizes: MdlmSizes) -> nn.Module:
     """The transformer of these sizes."""
-    return DiT(transformer(sizes))
+    mask_id = sizes.vocab_size - 1 if sizes.time_conditioning else None
+    return DiT(transformer(sizes).model_copy(update={"mask_id": mask_id}))
 
 
 def rename(name: str) -> str | None:
