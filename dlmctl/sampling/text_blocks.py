@@ -7,7 +7,6 @@ from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenLM
-from dlmctl.errors import RecipeError
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.plan import Plan
 
@@ -15,18 +14,13 @@ from dlmctl.sampling.plan import Plan
 def block_size(sampler: SamplerSettings, model: DiffusionLM | MaskedModel) -> int | None:
     """Positions that are written before those after them; None for all at once.
 
-    A model that attends by blocks writes at most its own block at once.
-
-    Raises:
-        RecipeError: its blocks are not a multiple of those that are asked for.
+    A model that attends by blocks writes parts of a block of its own: the largest equal ones that are no larger than
+    what is asked for.
     """
     own = _own_block(model)
     if own is None or sampler.block is None:
         return own or sampler.block
-    if own % min(sampler.block, own):
-        what = f"the model attends by blocks of {own}, which {sampler.block} does not divide."
-        raise RecipeError(what, where="sampler.block", remedy="Leave it out, or take a divisor.")
-    return min(sampler.block, own)
+    return max(size for size in range(1, min(sampler.block, own) + 1) if own % size == 0)
 
 
 def first_block(plan: Plan, draw: Draw) -> int | None:

@@ -273,7 +273,6 @@ def test_a_threshold_writes_sure_words_at_once(loaded):
 @pytest.mark.parametrize(("settings", "message"), [
     ({"threshold": 0.5, "name": "entropy"}, "needs a sampler that writes the words of the highest probability first"),
     ({"threshold": 0.5, "particles": 2}, "without particles"),
-    ({"block": 3}, "the model attends by blocks of 8, which 3 does not divide"),
     ({"steps": 2}, r"sampler\.steps: . blocks need .* Give more steps: the model attends by blocks of 8"),
 ])  # fmt: skip
 def test_settings_that_cannot_be(loaded, settings, message):
@@ -281,9 +280,16 @@ def test_settings_that_cannot_be(loaded, settings, message):
         texts(loaded["LLaDA 2"], Contains(["red"]), sampler=settings)
 
 
-def test_a_larger_block_is_that_of_the_model(loaded):
-    own = texts(loaded["SDAR"], samples=2)
-    assert [text.text for text in texts(loaded["SDAR"], samples=2, sampler={"block": 32})] == [t.text for t in own]
+@pytest.mark.parametrize(("asked", "taken"), [(32, 4), (3, 2)])
+def test_a_block_that_is_no_part_of_the_models_is_the_next_smaller_one_that_is(loaded, asked, taken):
+    found, wanted = (texts(loaded["SDAR"], samples=2, sampler={"block": size}) for size in (asked, taken))
+    assert [text.text for text in found] == [text.text for text in wanted]
+
+
+def test_no_preset_refuses_a_model_with_blocks(tmp_path):
+    model = dlmctl.load(write_sdar(tmp_path / "SDAR", block_size=48))
+    for preset in ("fast", "balanced", "quality", "paper"):
+        assert len(texts(model, samples=1, preset=preset)) == 1
 
 
 @pytest.mark.parametrize(("name", "block"), [("SDAR-8B-Chat-b32", 32), ("SDAR-1.7B-Chat", 4)])
