@@ -11,7 +11,7 @@ from torch import Tensor
 from dlmctl.diffusion.blocks import BlockStep
 from dlmctl.diffusion.family import Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts
-from dlmctl.diffusion.masked import attended as attention_mask
+from dlmctl.diffusion.masked import attended
 from dlmctl.diffusion.masked_base import Context, MaskedModel, NetworkInputs, Scores, Window
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.walks import (
@@ -110,9 +110,9 @@ class Absorbing:
         x = torch.full(self.free.shape, vocabulary.pad_id, device=device)
         x = x.masked_fill(self.free, self.model.mask_id).masked_fill(place == 0, vocabulary.start_id)
         x = x.masked_fill(settled & (place == word_counts + 1), vocabulary.end_id)
-        attended = attention_mask(x, vocabulary) if self.model.hides_padding else None
+        mask = attended(x, vocabulary) if self.model.hides_padding else None
         # Attention is faster without a mask.
-        self.attended = None if attended is None or bool(attended.all()) else attended
+        self.attended = None if mask is None or bool(mask.all()) else mask
         if self.given is None:
             return x
         fixed = self.free & (self.given >= 0)
@@ -126,8 +126,8 @@ class Absorbing:
 
     def scores_of(self, x: Tensor, mask: Tensor | None) -> Scores:
         """The network's scores, before unmasked words are given probability 1."""
-        mask = self.attended if self.model.hides_padding else mask
-        read = NetworkInputs(attention_mask=mask, aligned=self.tags, context=self.context, hints=self.hints)
+        attention_mask = self.attention_mask(mask)
+        read = NetworkInputs(attention_mask=attention_mask, aligned=self.tags, context=self.context, hints=self.hints)
         if self.blocks is not None:
             first, end, _ = self.schedule[self.taken_steps]
             size, length = self.blocks.size, x.shape[1]
@@ -135,6 +135,10 @@ class Absorbing:
             end = length if self.looks_ahead else min(length, first - (first - end) // size * size)
             self.window = read["window"] = Window(first, end, self.prefix)
         return self.model.scores_of(x, **read)
+
+    def attention_mask(self, layout_mask: Tensor | None) -> Tensor | None:
+        """What the network attends to ``[B, L]``: the texts alone, or all places of their layouts; None for all."""
+        return self.attended if self.model.hides_padding else layout_mask
 
     def logits_of(self, x: Tensor, scores: Scores) -> Tensor:
         """Logits ``[B, L, V]`` from the ``scores_of`` canvas ``x``; unmasked words have probability 1.

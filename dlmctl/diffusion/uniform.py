@@ -102,7 +102,7 @@ class UniformWalk(Absorbing):
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:
         assert self.free is not None
-        read = NetworkInputs(attention_mask=self.attended, aligned=self.tags, context=self.context)
+        read = NetworkInputs(attention_mask=self.attention_mask(mask), aligned=self.tags, context=self.context)
         logits = self.model.logits_at(x, t, **read)
         fixed_only, mask_id = x.masked_fill(self.free, self.model.mask_id), self.model.mask_id
         logits = with_fixed_words(self.model.seen(logits, x, t), fixed_only, mask_id)

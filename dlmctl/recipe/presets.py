@@ -64,12 +64,17 @@ CANVAS: Settings = {
     "quality": {"sampler": {"steps": None}, "guidance": {}},
     "paper": {"sampler": {"steps": None, "precision": "fp32"}, "guidance": {}},
 }
-# Uniform noise: every step may change every word, so the number of steps does not depend on the number of words.
+# Uniform noise: every step may change every word, so the number of steps does not depend on the number of words, and
+# guidance ends with the last step.
+_TO_THE_END = {"until": 0.0}
 UNIFORM: Settings = {
-    "fast": {"sampler": {"steps": 32, "temperature": 0.9, "min_p": 0.02}, "guidance": {}},
-    "balanced": {"sampler": {"steps": 64, "temperature": 0.9, "min_p": 0.02}, "guidance": {}},
-    "quality": {"sampler": {"steps": 128, "temperature": 0.8, "min_p": 0.02}, "guidance": {}},
-    "paper": {"sampler": {"steps": 128, "temperature": 1.0, "min_p": 0.0, "precision": "fp32"}, "guidance": {}},
+    "fast": {"sampler": {"steps": 32, "temperature": 0.9, "min_p": 0.02}, "guidance": _TO_THE_END},
+    "balanced": {"sampler": {"steps": 64, "temperature": 0.9, "min_p": 0.02}, "guidance": _TO_THE_END},
+    "quality": {"sampler": {"steps": 128, "temperature": 0.8, "min_p": 0.02}, "guidance": _TO_THE_END},
+    "paper": {
+        "sampler": {"steps": 128, "temperature": 1.0, "min_p": 0.0, "precision": "fp32"},
+        "guidance": _TO_THE_END,
+    },
 }
 FAMILIES: Mapping[FamilyName, Settings] = {
     "gaussian": PRESETS,

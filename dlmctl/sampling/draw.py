@@ -30,7 +30,7 @@ from dlmctl.sampling.branches import first_possible, group_by_branch, plans_for
 from dlmctl.sampling.canvas_draw import draw_canvas, require_canvas_sampler
 from dlmctl.sampling.graphs import recordable
 from dlmctl.sampling.latent_draw import check_latent, draw_latent
-from dlmctl.sampling.masked_draw import draw_masked, sampler_name, steps_by_words
+from dlmctl.sampling.masked_draw import draw_masked, one_word_per_step, sampler_name, steps_by_words
 from dlmctl.sampling.particles import expanded, require_reward
 from dlmctl.sampling.plan import DrawBatch, Job, Plan
 from dlmctl.sampling.possible_draws import check_branches, max_texts, possible_layouts
@@ -180,17 +180,19 @@ def _batches(plan: Plan, rows: Batch, max_rows: int) -> Iterator[Batch]:
 
 def _groups(plan: Plan, rows: Batch) -> list[Batch]:
     """Groups of rows that may share a batch, sorted by positions: the sizes of blanks are open in all or in none; on a
-    canvas, prompts have the same length; and texts have the same number of words and the same blocks if their steps
-    depend on these."""
+    canvas, prompts have the same length; texts have the same number of words and the same blocks if their steps depend
+    on these; and over tokens, all texts have as many steps as places, or none has: exact controls work differently."""
     prompt = plan.prompt if plan.pretrained.model.family == "canvas" else None
     by_words = steps_by_words(plan.sampler, plan.pretrained.model)
-    groups: dict[tuple[int, int, bool], Batch] = defaultdict(list)
+    over_tokens = plan.pretrained.model.family == "tokens"
+    groups: dict[tuple[int, int, bool, bool], Batch] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row[1].positions):
         draw, layout = row
         prompt_length = len(prompt.text(draw.sample)) if prompt is not None else 0
         blocks = attention_blocks(plan, draw)
-        key = layout.open if by_words else prompt_length, 0 if blocks is None else blocks.before, layout.sizes_open
-        groups[key].append(row)
+        places = layout.open if by_words else prompt_length
+        one_each = over_tokens and one_word_per_step(plan.sampler, layout.open)
+        groups[places, 0 if blocks is None else blocks.before, layout.sizes_open, one_each].append(row)
     return [groups[key] for key in sorted(groups)]
 
 

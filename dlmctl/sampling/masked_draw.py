@@ -88,7 +88,9 @@ def _planned_walk(
     # If each step writes a fixed number of places, steps after the last place would write nothing.
     limits_steps = writes_counts and model.family != "uniform"
     steps = min(sampler.steps or max_open, max_open) if limits_steps else sampler.steps or max_open
-    one_by_one = steps >= max_open and writes_counts and sampler.threshold is None
+    # Over tokens it is the same for all texts of a group, whatever words controls fix.
+    most = max_open if model.family == "masked" else int(places.max())
+    one_by_one = writes_counts and sampler.threshold is None and one_word_per_step(sampler, most)
     family = WALK_FAMILIES[model.family](
         model,
         vocabulary,
@@ -211,8 +213,14 @@ def steps_by_words(sampler: SamplerSettings, model: DiffusionLM | MaskedModel) -
     batch."""
     if model.family not in WALK_FAMILIES:
         return False
-    at_random = WALKS.get(sampler.name) in RANDOM_PLACES or model.family == "uniform"
+    name = model.config.sampler if sampler.name == "auto" and isinstance(model, TokenLM) else sampler.name
+    at_random = WALKS.get(name) in RANDOM_PLACES or model.family == "uniform"
     return block_size(sampler, model) is not None or (sampler.steps is None and at_random)
+
+
+def one_word_per_step(sampler: SamplerSettings, places: int) -> bool:
+    """Whether there are as many steps as open places."""
+    return sampler.steps is None or sampler.steps >= places
 
 
 def exact_condition(control: PreparedAll | None) -> Callable[[Tensor], Tensor] | None:

@@ -14,10 +14,12 @@ from safetensors.torch import load, load_file, save_file
 from typer.testing import CliRunner
 
 import dlmctl
+from controls import Contains, Length
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
 from dlmctl.diffusion.masked_base import Context
 from dlmctl.errors import ModelError, RecipeError, UserError
+from tests.checkpoint.tiny_uniform import write_duo
 from tests.checkpoint.tiny_vendors import (
     plain_logits,
     plain_mdlm,
@@ -209,6 +211,20 @@ def test_a_row_alone_is_the_row_in_a_batch(name, folders):
         alone = texts(model, prompts, samples=[number])[0]
         assert alone.words == together[number].words
         assert abs(alone.nats - together[number].nats) < 1e-5
+
+
+@pytest.mark.parametrize("write_one", [write_llada, write_sedd, write_duo], ids=["LLaDA", "SEDD", "Duo"])
+@pytest.mark.parametrize("steps", [None, 5])
+def test_a_text_of_settled_length_is_the_same_in_a_batch_with_others(tmp_path, write_one, steps):
+    """Some have fewer places than steps and some more; SEDD writes a random number of words at a step."""
+    model = dlmctl.load(write_one(tmp_path / "m"))
+    model.model.double()
+    control = Length.each([{"words": words} for words in (2, 3, 5, 6, 4, 7)]) & Contains(words=["boat"])
+    sampler = {"steps": steps, "new_tokens": 20}
+    together = texts(model, control=control, samples=6, batch_size=6, sampler=sampler)
+    for number in range(6):
+        alone = texts(model, control=control, samples=[number], sampler=sampler)[0]
+        assert alone.words == together[number].words
 
 
 def test_a_token_that_stands_stays_and_no_mask_is_left(name, loaded):

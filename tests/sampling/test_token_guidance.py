@@ -41,7 +41,7 @@ def test_an_energy_guides_and_the_network_sees_no_gradient(model, monkeypatch):
     monkeypatch.setattr(model.model.network, "hidden", watched)
     guided = ids_of(model, control=Likes(tokens=wanted.tolist()), prompt="the red boat")
     assert torch.isin(guided, wanted).sum() > torch.isin(free, wanted).sum()
-    assert len(graphs) == 10
+    assert len(graphs) == (64 if model.model.family == "uniform" else 10)
     assert not any(graphs)
 
 
