@@ -161,6 +161,10 @@ class Absorbing:
         self.taken_steps += 1
         return True
 
+    def finished(self, x: Tensor) -> Tensor | None:
+        """As ``Family.finished``; words that are masked again may change."""
+        return None if self.walk is remasking else (x != self.model.mask_id).all(1)
+
     def text_nats(self, x: Tensor) -> Tensor | None:
         """-log p ``[B]`` of finished texts ``x [B, L]``, each word at the step that wrote it; None if unknown.
 

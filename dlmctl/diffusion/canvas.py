@@ -165,6 +165,9 @@ class Uniform:
     def skips(self, x: Tensor, noise: SampleNoise) -> bool:
         return False
 
+    def finished(self, x: Tensor) -> None:
+        return None
+
     def take(self, rows: Tensor) -> None:
         raise NotImplementedError("a canvas has no particles")
 

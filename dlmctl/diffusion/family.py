@@ -108,6 +108,9 @@ class Family(Protocol):
     def skips(self, x: Tensor, noise: SampleNoise) -> bool:
         """Whether the next step would change no text; it then counts as taken. May wait for the device."""
 
+    def finished(self, x: Tensor) -> Tensor | None:
+        """Which texts ``[B]`` no further step will change; None if the last step may change all. Does not wait."""
+
     def take(self, rows: Tensor) -> None:
         """Continue with the texts ``rows`` of the batch, as many as before."""
 

@@ -42,6 +42,9 @@ class Gaussian:
     def skips(self, x: Tensor, noise: SampleNoise) -> bool:
         return False
 
+    def finished(self, x: Tensor) -> None:
+        return None
+
     def take(self, rows: Tensor) -> None:
         """Nothing to do: texts that replace each other have the same label and source."""
 

@@ -127,6 +127,10 @@ class UniformWalk(Absorbing):
         """No step is skipped: until the last one, every word may change."""
         return False
 
+    def finished(self, x: Tensor) -> None:
+        """None is, before the last step."""
+        return None
+
     def joint_until(self, times: Tensor, *, alone: bool) -> float:
         """The time of the last step, which ends with the likeliest text."""
         return float(times[-2])

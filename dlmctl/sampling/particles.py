@@ -45,7 +45,7 @@ class Particles:
     """Resamples one expanded batch. Nothing in it waits for the device, except rewards that judge words.
 
     Each text keeps its number of particles. They are resampled systematically (Kitagawa 1996) once their effective
-    number falls below half.
+    number falls below half, until they are finished: longer texts beside them, which take more steps, change nothing.
 
     Args:
         batch: expanded; the random numbers that resample a text come from a stream of its draw.
@@ -67,13 +67,17 @@ class Particles:
         self.weights = torch.zeros(texts, particles, device=device)
         self.rewards = torch.zeros(texts, particles, device=device)
         self.first = torch.arange(texts, device=device)[:, None] * particles
+        # Chooses the particle of each text at the end; drawn first, as texts differ in how often they are resampled.
+        self.point = self._uniform()[:, None]
 
-    def rows(self, number: int, estimate: Prediction) -> Tensor | None:
+    def rows(self, number: int, estimate: Prediction, finished: Tensor | None) -> Tensor | None:
         if number % self.every or number == 0:  # at t = 1 particles do not differ
             return None
         self._reward(self.steered.expected(estimate))
         shares = self.weights.softmax(-1)
         resampled = (shares.square().sum(-1).reciprocal() < self.count / 2)[:, None]
+        if finished is not None:
+            resampled &= ~finished.view_as(self.weights).all(1, keepdim=True)
         offset = self._uniform()[:, None]
         points = (offset + torch.arange(self.count, device=self.device)) / self.count
         ancestors = _inverse_cdf(shares, points)
@@ -91,7 +95,7 @@ class Particles:
     def finish(self, finished: Finished, vocab_size: int) -> Finished:
         """One particle of each text, drawn by the weights."""
         self._reward(F.one_hot(finished.ids, vocab_size).to(self.weights))
-        chosen = _inverse_cdf(self.weights.softmax(-1), self._uniform()[:, None])
+        chosen = _inverse_cdf(self.weights.softmax(-1), self.point)
         rows = (self.first + chosen).flatten()
         row_numbers = rows.tolist()
         problems = {at: finished.problems[row] for at, row in enumerate(row_numbers) if row in finished.problems}

@@ -49,8 +49,11 @@ class Steer(Protocol):
 class Resampling(Protocol):
     """Replaces some texts of a batch by others during the walk (``sampling.particles``)."""
 
-    def rows(self, number: int, estimate: Prediction) -> Tensor | None:
-        """The texts ``[B]`` to continue with at a step, already passed on to the steering; None if all stay."""
+    def rows(self, number: int, estimate: Prediction, finished: Tensor | None) -> Tensor | None:
+        """The texts ``[B]`` to continue with at a step, already passed on to the steering; None if all stay.
+
+        ``finished [B]`` says which have nothing left to be drawn, None that all have.
+        """
 
     def moved(self, log_ratio: Tensor | None) -> None:
         """Receives the log ratio of every draw, see ``StepResult``."""
@@ -76,7 +79,7 @@ def walk(
         # On the CPU, where reading them costs nothing; only a few numbers per text are computed from them.
         t, s = (torch.full((len(x),), value, dtype=torch.float64) for value in (t_value, s_value))
         estimate = steer(x, t)
-        rows = resampling.rows(number, estimate) if resampling is not None else None
+        rows = resampling.rows(number, estimate, family.finished(x)) if resampling is not None else None
         if rows is not None:
             x, estimate = x.index_select(0, rows), estimate.take(rows)
             family.take(rows)

@@ -214,13 +214,13 @@ def test_a_row_alone_is_the_row_in_a_batch(name, folders):
 
 
 @pytest.mark.parametrize("write_one", [write_llada, write_sedd, write_duo], ids=["LLaDA", "SEDD", "Duo"])
-@pytest.mark.parametrize("steps", [None, 5])
-def test_a_text_of_settled_length_is_the_same_in_a_batch_with_others(tmp_path, write_one, steps):
+@pytest.mark.parametrize("settings", [{}, {"steps": 5}, {"particles": 2, "temperature": 1.0}])
+def test_a_text_of_settled_length_is_the_same_in_a_batch_with_others(tmp_path, write_one, settings):
     """Some have fewer places than steps and some more; SEDD writes a random number of words at a step."""
     model = dlmctl.load(write_one(tmp_path / "m"))
     model.model.double()
     control = Length.each([{"words": words} for words in (2, 3, 5, 6, 4, 7)]) & Contains(words=["boat"])
-    sampler = {"steps": steps, "new_tokens": 20}
+    sampler = {"new_tokens": 20, **settings}
     together = texts(model, control=control, samples=6, batch_size=6, sampler=sampler)
     for number in range(6):
         alone = texts(model, control=control, samples=[number], sampler=sampler)[0]
