@@ -166,7 +166,7 @@ class Uniform:
         return False
 
     def finished(self, x: Tensor) -> None:
-        return None
+        """The last step may change all texts."""
 
     def take(self, rows: Tensor) -> None:
         raise NotImplementedError("a canvas has no particles")

@@ -128,8 +128,7 @@ class UniformWalk(Absorbing):
         return False
 
     def finished(self, x: Tensor) -> None:
-        """None is, before the last step."""
-        return None
+        """The last step may change all texts."""
 
     def joint_until(self, times: Tensor, *, alone: bool) -> float:
         """The time of the last step, which ends with the likeliest text."""
