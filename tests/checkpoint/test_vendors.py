@@ -213,8 +213,16 @@ def test_a_row_alone_is_the_row_in_a_batch(name, folders):
         assert abs(alone.nats - together[number].nats) < 1e-5
 
 
-@pytest.mark.parametrize("write_one", [write_llada, write_sedd, write_duo], ids=["LLaDA", "SEDD", "Duo"])
-@pytest.mark.parametrize("settings", [{}, {"steps": 5}, {"particles": 2, "temperature": 1.0}])
+@pytest.mark.parametrize(
+    ("write_one", "settings"),
+    [
+        (write_llada, {"steps": 5}),
+        (write_llada, {"particles": 2, "temperature": 1.0}),
+        (write_sedd, {}),
+        (write_duo, {"steps": 5}),
+    ],
+    ids=["steps", "particles", "random places", "uniform noise"],
+)
 def test_a_text_of_settled_length_is_the_same_in_a_batch_with_others(tmp_path, write_one, settings):
     """Some have fewer places than steps and some more; SEDD writes a random number of words at a step."""
     model = dlmctl.load(write_one(tmp_path / "m"))
