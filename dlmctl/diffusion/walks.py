@@ -225,11 +225,11 @@ def _commit(
     is_closed = ~is_open
     most = -(-canvas.shape[1] // stride.left) if stride.most is None else stride.most
     ranks = scores.masked_fill(is_closed, -torch.inf)
+    # Ties go to the leftmost place, whatever the width of the batch.
     if most == 1 and sure is None:
         places = ranks.argmax(1, keepdim=True)
         kept = is_closed.gather(1, places)
     else:
-        # Stable, so that ties go to the leftmost place whatever the width of the batch.
         ranked = ranks.argsort(dim=1, descending=True, stable=True)
         places = ranked[:, : most if sure is None else stride.places]
         write_counts = (is_open.sum(1) + (stride.left - 1)) // stride.left
