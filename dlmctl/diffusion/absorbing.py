@@ -20,9 +20,10 @@ from dlmctl.diffusion.walks import (
     Stride,
     Walk,
     WalkSettings,
-    committed_log_ratio,
-    committed_nats,
+    Written,
     drawn,
+    log_probabilities,
+    log_ratios,
     remasking,
     word_weights,
 )
@@ -70,7 +71,7 @@ class Absorbing:
         looks_ahead: whether these need the scores of later blocks, too.
 
     Attributes:
-        nats: -log p of the words written so far ``[B, L]``, each at the step that wrote it; None if unknown.
+        log_p: log p of the words written so far ``[B, L]``, each at the step that wrote it; None if unknown.
     """
 
     def __init__(
@@ -96,8 +97,10 @@ class Absorbing:
         self.hints, self.taken_steps = hints, 0
         self.blocks, self.looks_ahead, self.prefix = blocks, looks_ahead, Prefix()
         self.window: Window | None = None
-        self.nats: Tensor | None = None
+        self.log_p: Tensor | None = None
         self.free: Tensor | None = None
+        # The free places of the block that was written last, and its ends.
+        self.block_free: tuple[tuple[int, int], Tensor] | None = None
         self.attended: Tensor | None = None
 
     def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
@@ -106,7 +109,7 @@ class Absorbing:
         word_counts = layouts.words[:, None]
         settled = word_counts >= 0
         self.free = (place > 0) & (place <= torch.where(settled, word_counts, layouts.positions[:, None] - 1))
-        self.nats = torch.zeros(self.free.shape, device=device)
+        self.log_p = torch.zeros(self.free.shape, device=device)
         x = torch.full(self.free.shape, vocabulary.pad_id, device=device)
         x = x.masked_fill(self.free, self.model.mask_id).masked_fill(place == 0, vocabulary.start_id)
         x = x.masked_fill(settled & (place == word_counts + 1), vocabulary.end_id)
@@ -170,7 +173,8 @@ class Absorbing:
 
         What was written behind the end does not count: how much that is depends on the other texts of the batch.
         """
-        return None if self.nats is None else self.nats.masked_fill(self._after_end(x), 0.0).sum(1)
+        # Subtracted, for a 0 that is not -0.
+        return None if self.log_p is None else 0.0 - self.log_p.masked_fill(self._after_end(x), 0.0).sum(1)
 
     def _after_end(self, x: Tensor) -> Tensor:
         """The places ``[B, L]`` behind the first token that ends a text."""
@@ -181,34 +185,34 @@ class Absorbing:
         return is_stop.cumsum(1) > is_stop
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
-        assert self.nats is not None
+        assert self.log_p is not None
         uniform = noise.uniform(2, x)
         block_step = self.schedule[self.taken_steps]
         self.taken_steps += 1
         stride, free = block_step.stride, self._free_in(block_step, x)
-        writes_counts = stride.most is not None and self.walk not in RANDOM_PLACES and self.settings.threshold is None
-        most = stride.most if writes_counts else block_step.end - block_step.first
-        assert most is not None
         places = self._open_places(x, free) if estimate.unguided is None else None
-        if places is not None:
-            new, nats = self._in_pieces(x, places, estimate, free, stride, uniform, most)
-            self.nats = self.nats + nats
-            return StepResult(new, new, torch.zeros(len(x)))
-        assert estimate.logits is not None
-        new = self.walk(x, estimate.logits, free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
-        if self.condition is not None:
-            new = self._drawn_in_turn(x, new, estimate.logits, uniform[0], most, self.condition)
-        self.nats = self.nats + committed_nats(x, new, estimate.logits, self.model.mask_id, most)
         ratio = None
-        if estimate.unguided is not None:
-            ratio = committed_log_ratio(x, new, estimate.unguided, estimate.logits, self.settings, most)
+        if places is not None:
+            new, written_places, log_p = self._in_pieces(x, places, estimate, free, stride, uniform)
+        else:
+            assert estimate.logits is not None
+            written = self.walk(x, estimate.logits, free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
+            if self.condition is not None:
+                written = self._drawn_in_turn(x, written, estimate.logits, uniform[0], self.condition)
+            new, written_places, log_p = written.canvas, written.places, log_probabilities(written, estimate.logits)
+            if estimate.unguided is not None:
+                ratio = log_ratios(written, estimate.unguided, estimate.logits, self.settings)
+        self.log_p = self.log_p.scatter_add(1, written_places, log_p.to(self.log_p))
         return StepResult(new, new, torch.zeros(len(x)), ratio)
 
     def _free_in(self, step: BlockStep, x: Tensor) -> Tensor:
         """The places ``[B, L]`` that a step may write."""
         assert self.free is not None
-        place = torch.arange(x.shape[1], device=x.device)
-        return self.free & (place >= step.first) & (place < step.end)
+        block = step.first, step.end
+        if self.block_free is None or self.block_free[0] != block:
+            place = torch.arange(x.shape[1], device=x.device)
+            self.block_free = block, self.free & (place >= step.first) & (place < step.end)
+        return self.block_free[1]
 
     def joint_until(self, times: Tensor, *, alone: bool) -> float:
         """The time at and below which exact controls are applied to the likeliest text as a whole.
@@ -224,17 +228,17 @@ class Absorbing:
     def _drawn_in_turn(
         self,
         x: Tensor,
-        new: Tensor,
+        written: Written,
         logits: Tensor,
         uniform: Tensor,
-        most: int,
         condition: Callable[[Tensor], Tensor],
-    ) -> Tensor:
-        """The canvas ``new`` with the words that it wrote on ``x`` drawn anew, each given those before it.
+    ) -> Written:
+        """What was ``written`` on the canvas ``x``, with its words drawn anew, each given those before it.
 
         Drawn independently from ``logits [B, L, V]``, two words that are each possible may exclude each other.
         """
         rows = torch.arange(len(x), device=x.device)
+        new, most = written.canvas, written.places.shape[1]
         is_written = (x == self.model.mask_id) & (new != self.model.mask_id)
         if processes_in_chunks(x.device) or self.walk in RANDOM_PLACES:
             most = int(is_written.sum(1).max())  # waits on a GPU, and saves most of the calls
@@ -246,7 +250,8 @@ class Absorbing:
             words = drawn(word_weights(given_words[rows, place], self.settings), uniform[rows, place])
             words = torch.where(is_written[rows, place], words, canvas[rows, place])
             canvas = canvas.scatter(1, place[:, None], words[:, None])
-        return canvas
+        words = canvas.gather(1, places).clamp(max=logits.shape[-1] - 1)
+        return Written(canvas, places, words, ~is_written.gather(1, places))
 
     def _open_places(self, x: Tensor, free: Tensor) -> Tensor | None:
         """The open places ``[B, M]``, followed by other places in rows that have fewer than M.
@@ -267,27 +272,26 @@ class Absorbing:
         free: Tensor,
         stride: Stride,
         uniform: Tensor,
-        most: int,
-    ) -> tuple[Tensor, Tensor]:
-        """The canvas ``[B, L]`` after a step and the nats ``[B, L]`` of the words it wrote.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The canvas ``[B, L]`` after a step, the places ``[B, M]`` written, and log p ``[B, M]`` of their words.
 
         Computed only at ``places``, for a few texts at a time.
         """
         assert PIECE_CPU is not None
         size = PIECE_CPU * torch.get_num_threads()
         rows = max(1, size // (places.shape[1] * len(self.model.embeddings)))
-        canvas, new, nats = x.gather(1, places), [], []
-        gathered = (canvas, free.gather(1, places), *(numbers.gather(1, places) for numbers in uniform))
+        canvas, steps = x.gather(1, places), list[tuple[Tensor, Tensor, Tensor]]()
+        gathered = (places, canvas, free.gather(1, places), *(numbers.gather(1, places) for numbers in uniform))
         pieces = zip(*(values.split(rows) for values in gathered), strict=True)
-        for (before, is_free, words, order), logits in zip(pieces, estimate.parts(places, rows), strict=True):
-            new.append(self.walk(before, logits, is_free, stride, StepNoise(words, order), self.settings))
-            nats.append(committed_nats(before, new[-1], logits, self.model.mask_id, most))
-        by_place = torch.zeros_like(x, dtype=nats[0].dtype).scatter(1, places, torch.cat(nats))
-        return x.scatter(1, places, torch.cat(new)), by_place
+        for (at, before, is_free, words, order), logits in zip(pieces, estimate.parts(places, rows), strict=True):
+            written = self.walk(before, logits, is_free, stride, StepNoise(words, order), self.settings)
+            steps.append((written.canvas, at.gather(1, written.places), log_probabilities(written, logits)))
+        new, written_places, log_p = (torch.cat(values) for values in zip(*steps, strict=True))
+        return x.scatter(1, places, new), written_places, log_p
 
     def take(self, rows: Tensor) -> None:
-        if self.nats is not None:
-            self.nats = self.nats.index_select(0, rows)
+        if self.log_p is not None:
+            self.log_p = self.log_p.index_select(0, rows)
 
     def soft(self, probabilities: Tensor) -> Tensor:
         return self.model.soft(probabilities)
@@ -297,5 +301,5 @@ def with_fixed_words(logits: Tensor, x: Tensor, mask_id: int) -> Tensor:
     """``logits [B, L, V]`` in which every token of the canvas ``x [B, L]`` except MASK has probability 1."""
     unmasked = (x != mask_id)[..., None]
     words = x[..., None].clamp(max=logits.shape[-1] - 1)
-    word_logits = torch.where(unmasked, 0.0, logits.gather(-1, words))
-    return logits.masked_fill(unmasked, -torch.inf).scatter(-1, words, word_logits)
+    word_logits = logits.gather(-1, words).masked_fill(unmasked, 0.0)
+    return logits.masked_fill(unmasked, -torch.inf).scatter_(-1, words, word_logits)

@@ -39,7 +39,7 @@ def block_schedule(steps: int, places: int, block: int | None = None, first: int
         until.append(max(until[-1] + 1, end * steps // places))
     return [
         # A step writes ceil(m / left) of m open places, a number that never grows from one step to the next.
-        BlockStep(1 + start, 1 + end, stride._replace(most=-(-(end - start) // (after - before))))
+        BlockStep(1 + start, 1 + end, stride._replace(most=-(-(end - start) // (after - before)), places=end - start))
         for (start, end), (before, after) in zip(pairwise(ends), pairwise(until), strict=True)
         for stride in strides(after - before)
     ]

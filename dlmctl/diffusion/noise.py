@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlmctl.diffusion.philox import cut_normal, normal, philox, uniform
+from dlmctl.diffusion.philox import cut_normal, normal, philox, round_keys, uniform
 
 # The uses of a stream; the streams of a draw are independent of each other.
 NOISE, LAYOUT, CONTROL, RESAMPLING, BRANCH = range(5)
 # How many calls' noise is generated at once, and at most how many numbers: on a CPU, as many as fit its cache.
-CALLS_AHEAD, MOST_AHEAD, MOST_AHEAD_CPU = 8, 1 << 22, 1 << 16
+CALLS_AHEAD, MOST_AHEAD, MOST_AHEAD_CPU = 32, 1 << 22, 1 << 16
 
 
 class Draw(NamedTuple):
@@ -62,8 +62,9 @@ class SampleNoise:
         if top_p is not None and top_p <= 0:
             raise ValueError(f"top_p must be positive, got {top_p}")
         self.top_p, self.calls = top_p, 0
-        keys = [draw.seeds(NOISE).generate_state(2, np.uint32) for draw in draws]
-        self.keys = torch.from_numpy(np.array(keys, dtype=np.int64).reshape(-1, 2).T.copy())[:, None, :, None, None]
+        keys = np.array([draw.seeds(NOISE).generate_state(2, np.uint32) for draw in draws], dtype=np.int64)
+        # Of each round, for [calls, B, length, blocks].
+        self.keys = round_keys(torch.from_numpy(keys.reshape(-1, 2).T.copy())[:, None, :, None, None])
         lengths_differ = positions is not None and len(set(positions)) > 1
         self.positions = torch.tensor(positions)[:, None, None] if lengths_differ else None
         self._ahead: tuple[tuple[object, ...], Iterator[Tensor]] | None = None
@@ -83,7 +84,7 @@ class SampleNoise:
         numbers = next(self._ahead[1], None) if self._ahead is not None and self._ahead[0] == key else None
         if numbers is None:
             most_numbers = MOST_AHEAD_CPU if device.type == "cpu" else MOST_AHEAD
-            most_calls = most_numbers // max(1, self.keys.shape[2] * length * width)
+            most_calls = most_numbers // max(1, self.keys.shape[3] * length * width)
             calls = min(CALLS_AHEAD, max(1, most_calls)) if self.calls else 1
             self._ahead = key, iter(self._generate(transform, calls, length, width, device).unbind(0))
             numbers = next(self._ahead[1])

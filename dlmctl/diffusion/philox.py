@@ -22,37 +22,44 @@ WEYL = 0x9E3779B9, 0xBB67AE85
 WORD = 0xFFFFFFFF
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: Tensor) -> Tensor:
+def round_keys(key: Tensor) -> Tensor:
+    """The keys ``[10, 2, *shape]`` of the rounds of ``philox``, from a key ``[2, *shape]``, int64 in [0, 2^32)."""
+    step = torch.tensor(WEYL, device=key.device).reshape(2, *[1] * (key.dim() - 1))
+    keys = torch.stack([key + number * step for number in range(ROUNDS)])
+    # In the order in which ``philox`` has the words that they are combined with.
+    keys[::2] = keys[::2].flip(1)
+    return keys
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], keys: Tensor) -> Tensor:
     """Four random words for each counter: ``[4, *shape]``, int64 in [0, 2^32).
 
     Args:
-        counter: four words, int64 in [0, 2^32), that broadcast together with each word of the key.
-        key: ``[2, *shape]``, int64 in [0, 2^32).
+        counter: four words, int64 in [0, 2^32), that broadcast together with ``shape``.
+        keys: ``[10, 2, *shape]``, the ``round_keys`` of a key.
     """
-    first, second, third, fourth, _ = torch.broadcast_tensors(*counter, key[0])
-    multipliers, key_steps = _constants(key.device, first.dim())
+    first, second, third, fourth, _ = torch.broadcast_tensors(*counter, keys[0, 0])
+    multipliers = _multipliers(keys.device, first.dim())
     # Words one and three are multiplied; words four and two are combined with the upper halves of the products. The
     # upper half of word one's product goes into word three and vice versa, so each round swaps the two.
-    factors, others, keys = torch.stack([first, third]), (fourth, second), key.flip(0)
+    factors, others = torch.stack([first, third]), (fourth, second)
     # All rounds reuse the same memory: on a CPU, allocating new pages costs more than the arithmetic.
     products = torch.empty_like(factors), torch.empty_like(factors)
-    for round_index in range(ROUNDS):
-        product = torch.mul(factors, multipliers, out=products[round_index % 2])
+    for number, key in enumerate(keys.unbind(0)):
+        product = torch.mul(factors, multipliers[number % 2], out=products[number % 2])
         torch.bitwise_right_shift(product, 32, out=factors)
         factors[0].bitwise_xor_(others[0])
         factors[1].bitwise_xor_(others[1])
         # Only the lower halves of the other words count, here and in the result.
-        factors.bitwise_xor_(keys).bitwise_and_(WORD)
+        factors.bitwise_xor_(key).bitwise_and_(WORD)
         others = product[1], product[0]
-        multipliers, keys, key_steps = multipliers.flip(0), (keys + key_steps).flip(0), key_steps.flip(0)
     return torch.stack([factors[0], others[1], factors[1], others[0]]).bitwise_and_(WORD)
 
 
 @lru_cache(maxsize=8)
-def _constants(device: torch.device, dims: int) -> tuple[Tensor, Tensor]:
-    """The multipliers of words one and three, and the increments of the keys that are combined with their products."""
-    constants = torch.tensor([MULTIPLIERS, WEYL[::-1]], device=device).reshape(2, 2, *[1] * dims)
-    return constants[0], constants[1]
+def _multipliers(device: torch.device, dims: int) -> Tensor:
+    """The multipliers of words one and three, in this order and in the other: ``[2, 2, *dims]``."""
+    return torch.tensor([MULTIPLIERS, MULTIPLIERS[::-1]], device=device).reshape(2, 2, *[1] * dims)
 
 
 def uniform(words: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class UniformWalk(Absorbing):
 
     def start(self, layouts: Layouts, noise: SampleNoise) -> Tensor:
         x = super().start(layouts, noise)
-        self.nats = None  # unknown on the way, as a text may change until the last step
+        self.log_p = None  # unknown on the way, as a text may change until the last step
         return torch.where(x == self.model.mask_id, self.model.random_words(noise.uniform(1, x)[0]), x)
 
     def predict(self, x: Tensor, t: Tensor, previous: Tensor | None, mask: Tensor | None) -> Prediction:

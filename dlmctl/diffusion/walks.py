@@ -18,13 +18,15 @@ LEAST_LOG = -80.0
 class Stride(NamedTuple):
     """A reverse step from time ``t`` to ``s``; ``left`` steps are left, including this one.
 
-    ``most`` is the most places that a walk with a fixed number of writes writes in this step; None if unknown.
+    ``most`` is the most places that a walk with a fixed number of writes writes in this step, and ``places`` the most
+    that any walk may write; None if unknown.
     """
 
     t: float
     s: float
     left: int
     most: int | None = None
+    places: int | None = None
 
 
 class StepNoise(NamedTuple):
@@ -53,6 +55,22 @@ class WalkSettings(NamedTuple):
     threshold: float | None = None
 
 
+class Written(NamedTuple):
+    """What a step wrote.
+
+    Attributes:
+        canvas: ``[B, L]``, the new canvas.
+        places: ``[B, M]``, all that were written, and others.
+        words: ``[B, M]``, the word written at each of these places, or any word if none was.
+        kept: bool ``[B, M]``, whether none was.
+    """
+
+    canvas: Tensor
+    places: Tensor
+    words: Tensor
+    kept: Tensor
+
+
 class Walk(Protocol):
     """A reverse step.
 
@@ -64,12 +82,12 @@ class Walk(Protocol):
         noise: random numbers of the step.
 
     Returns:
-        The new canvas ``[B, L]``; after the last stride no free place is masked.
+        The new canvas and what was written on it; after the last stride no free place is masked.
     """
 
     def __call__(
         self, canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
-    ) -> Tensor: ...
+    ) -> Written: ...
 
 
 def strides(steps: int) -> list[Stride]:
@@ -85,7 +103,7 @@ def strides(steps: int) -> list[Stride]:
 
 def ancestral(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
-) -> Tensor:
+) -> Written:
     """MDLM's ancestral step (Sahoo et al. 2024, eq. 6) and Dream's ``origin``: open places are written independently.
 
     q_s = ((t - s) p + s delta_mask) / t.
@@ -95,7 +113,7 @@ def ancestral(
 
 def remasking(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
-) -> Tensor:
+) -> Written:
     """ReMDM's capped step (Wang et al. 2025, eq. 5 and section 4.1): a committed word may be masked again.
 
     With alpha = 1 - t and sigma = min(remask, (1 - alpha_s) / alpha_t, 1), a committed word is masked with probability
@@ -108,13 +126,15 @@ def remasking(
     write_probability = (alpha_s - (1 - sigma) * alpha_t) / stride.t if stride.s > 0 else 1.0
     is_open = free & (canvas == settings.mask_id)
     words = drawn(word_weights(logits, settings), noise.words)
-    written = torch.where(is_open & (noise.places < write_probability), words, canvas)
-    return written.masked_fill(free & ~is_open & (noise.places < sigma), settings.mask_id)
+    kept = ~(is_open & (noise.places < write_probability))
+    new = torch.where(kept, canvas, words).masked_fill(free & ~is_open & (noise.places < sigma), settings.mask_id)
+    places = kept.to(torch.uint8).argsort(dim=1, stable=True)[:, : stride.places]
+    return Written(new, places, words.gather(1, places), kept.gather(1, places))
 
 
 def random_order(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
-) -> Tensor:
+) -> Written:
     """LLaDA's random remasking (Nie et al. 2025, algorithm 4): write a fixed number of random open places per step.
 
     With one word per step it samples from the model whose likelihood the any-order bound bounds.
@@ -124,7 +144,7 @@ def random_order(
 
 def low_confidence(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
-) -> Tensor:
+) -> Written:
     """LLaDA's low-confidence remasking (Nie et al. 2025, algorithm 5): keep the words with the highest probability.
 
     A word is sampled for every open place; its probability is taken before temperature and truncation.
@@ -136,7 +156,7 @@ def low_confidence(
 
 def confidence(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
-) -> Tensor:
+) -> Written:
     """Dream's ``maskgit_plus`` (Chang et al. 2022; Ye et al. 2025): as ``low_confidence``, but with the probability
     after temperature and truncation."""
     weights = word_weights(logits, settings)
@@ -147,7 +167,7 @@ def confidence(
 
 def margin(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
-) -> Tensor:
+) -> Written:
     """Dream's ``topk_margin`` (Kim et al. 2025): largest margin between the two likeliest words first."""
     weights = word_weights(logits, settings)
     first, second = weights.topk(2, -1).values.unbind(-1)
@@ -156,7 +176,7 @@ def margin(
 
 def entropy(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
-) -> Tensor:
+) -> Written:
     """Dream's ``entropy`` (Ye et al. 2025): lowest entropy of the word's distribution first."""
     log_weights = _relative(logits, settings)
     weights = _truncated(log_weights.exp(), settings)
@@ -191,7 +211,7 @@ def _commit(
     noise: StepNoise,
     settings: WalkSettings,
     sure: float | None = None,
-) -> Tensor:
+) -> Written:
     """Write words at the open places with the highest scores: ceil(m / strides left) of m open places.
 
     Over N strides that is floor(m / N) each, plus one in the first m mod N (LLaDA, section 2.4).
@@ -202,19 +222,27 @@ def _commit(
         sure: the score from which a word is written in any case.
     """
     is_open = free & (canvas == settings.mask_id)
+    is_closed = ~is_open
     most = -(-canvas.shape[1] // stride.left) if stride.most is None else stride.most
-    # Stable, so that ties go to the leftmost place whatever the width of the batch.
-    ranked = scores.masked_fill(~is_open, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    places = ranked[:, :most] if sure is None else ranked
-    write_counts = -(-is_open.sum(1) // stride.left)
-    if sure is not None:
-        write_counts = torch.maximum(write_counts, (is_open & (scores >= sure)).sum(1))
-    rows = torch.arange(len(canvas), device=canvas.device)[:, None]
-    new = words[rows, places]
-    if new.dim() == 3:
-        new = drawn(new, noise.words[rows, places])
-    is_written = torch.arange(places.shape[1], device=canvas.device) < write_counts[:, None]
-    return canvas.scatter(1, places, torch.where(is_written, new, canvas[rows, places]))
+    ranks = scores.masked_fill(is_closed, -torch.inf)
+    # Ties go to the leftmost place, whatever the width of the batch.
+    if most == 1 and sure is None:
+        places = ranks.argmax(1, keepdim=True)
+        kept = is_closed.gather(1, places)
+    else:
+        ranked = ranks.argsort(dim=1, descending=True, stable=True)
+        places = ranked[:, : most if sure is None else stride.places]
+        write_counts = (is_open.sum(1) + (stride.left - 1)) // stride.left
+        if sure is not None:
+            write_counts = torch.maximum(write_counts, (is_open & (scores >= sure)).sum(1))
+        kept = torch.arange(places.shape[1], device=canvas.device) >= write_counts[:, None]
+    if words.dim() == 3:
+        rows = torch.arange(len(canvas), device=canvas.device)[:, None]
+        new = drawn(words[rows, places], noise.words.gather(1, places))
+    else:
+        new = words.gather(1, places)
+    written = torch.where(kept, canvas.gather(1, places), new)
+    return Written(canvas.scatter(1, places, written), places, new, kept)
 
 
 def word_weights(logits: Tensor, settings: WalkSettings) -> Tensor:
@@ -259,44 +287,32 @@ def drawn(weights: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, threshold, right=True)[..., 0].clamp_(max=weights.shape[-1] - 1)
 
 
-def committed_nats(before: Tensor, after: Tensor, logits: Tensor, mask_id: int, most: int) -> Tensor:
-    """-log p ``[B, L]`` under ``logits [B, L, V]`` of the words that a step from canvas ``before`` to ``after`` wrote.
+def log_probabilities(written: Written, logits: Tensor) -> Tensor:
+    """log p ``[B, M]`` under ``logits [B, L, V]`` of the words that a step wrote, 0 for those that it did not.
 
-    It is 0 elsewhere. Summed over a walk, it says how unlikely the model found the text while writing it. It costs
-    nothing, and ranks candidates as well as scoring the finished texts.
-
-    Args:
-        most: an upper bound on the places written in a row.
+    Summed over a walk, it says how unlikely the model found the text while writing it. It costs nothing, and ranks
+    candidates as well as scoring the finished texts.
     """
-    rows, places, is_written = _written(before, after, mask_id, most)
-    log_probs = logits[rows, places].log_softmax(-1)
-    words = after[rows, places].clamp(max=logits.shape[-1] - 1)
-    nats = -log_probs.gather(-1, words[..., None])[..., 0]
-    return torch.zeros_like(before, dtype=nats.dtype).scatter(1, places, torch.where(is_written, nats, 0.0))
+    log_probs = _at(logits, written).log_softmax(-1)
+    return log_probs.gather(-1, written.words[..., None])[..., 0].masked_fill(written.kept, 0.0)
 
 
-def committed_log_ratio(
-    before: Tensor, after: Tensor, unguided: Tensor, guided: Tensor, settings: WalkSettings, most: int
-) -> Tensor:
+def log_ratios(written: Written, unguided: Tensor, guided: Tensor, settings: WalkSettings) -> Tensor:
     """log p - log q ``[B]`` of the words that a step wrote: p is the unguided model, q the walk that drew them.
 
     Both are at the temperature of the walk; only q is truncated. Which places are written depends on q alone and does
     not enter: the model may write in any order.
 
     Args:
-        unguided, guided: logits ``[B, L, V]``; the other arguments as for ``committed_nats``.
+        unguided, guided: logits ``[B, L, V]``.
     """
-    rows, places, is_written = _written(before, after, settings.mask_id, most)
-    words = after[rows, places].clamp(max=guided.shape[-1] - 1)[..., None]
-    log_p = (unguided[rows, places] / settings.temperature).log_softmax(-1).gather(-1, words)
-    weights = word_weights(guided[rows, places], settings)
+    words = written.words[..., None]
+    log_p = (_at(unguided, written) / settings.temperature).log_softmax(-1).gather(-1, words)
+    weights = word_weights(_at(guided, written), settings)
     log_q = (weights.gather(-1, words) / weights.sum(-1, keepdim=True)).log()
-    return torch.where(is_written, (log_p - log_q)[..., 0], 0.0).sum(1)
+    return (log_p - log_q)[..., 0].masked_fill(written.kept, 0.0).sum(1)
 
 
-def _written(before: Tensor, after: Tensor, mask_id: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows ``[B, 1]``, places ``[B, most]`` with the written ones first, and whether each was written ``[B, most]``."""
-    is_written = (before == mask_id) & (after != mask_id)
-    places = is_written.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    rows = torch.arange(len(before), device=before.device)[:, None]
-    return rows, places, is_written[rows, places]
+def _at(logits: Tensor, written: Written) -> Tensor:
+    """``logits [B, L, V]`` at the places of a step: ``[B, M, V]``."""
+    return logits[torch.arange(len(logits), device=logits.device)[:, None], written.places]

@@ -10,6 +10,7 @@ from dlmctl.control.automata import chain, class_sums, scaled, scan, transitions
 from dlmctl.control.automata.dfa import Automaton, reduced
 from dlmctl.control.automata.posterior import condition, infer, log_probability
 from dlmctl.control.automata.product import lengths
+from dlmctl.control.automata.spans import spans_of
 from dlmctl.control.automata.sums import scatter_log_sum
 from dlmctl.control.automata.transitions import stacked
 
@@ -155,10 +156,10 @@ def test_a_state_that_underflows_is_not_lost_if_all_others_end(both):
 def test_impossible_rows_are_found_without_log_space(form, monkeypatch):
     monkeypatch.setattr(scaled, "TRANSITIONS_CPU", 0)
     monkeypatch.setattr("dlmctl.control.automata.by_word.log_ratios", None)
-    automata, within = stacked([CHAIN, CHAIN]), torch.ones(2, 11, dtype=torch.bool)
+    automata, spans = stacked([CHAIN, CHAIN]), spans_of(torch.tensor([11, 11]), 11)
     scores = torch.cat([chain_log_probs(-0.1, -torch.inf), chain_log_probs(-0.5, -0.7)])[:, 1:12]
     scores[0, 4] = -torch.inf
-    found = infer(scores, automata, within)
+    found = infer(scores, automata, spans)
     assert torch.isneginf(found.log_p).tolist() == [True, False]
     assert not found.log_ratio[1].isnan().any()
 

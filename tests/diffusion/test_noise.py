@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dlmctl.diffusion import noise
 from dlmctl.diffusion.noise import CONTROL, LAYOUT, NOISE, Draw, SampleNoise
 
 LIKE = torch.empty(3, 50, 40)
@@ -8,8 +9,8 @@ LIKE = torch.empty(3, 50, 40)
 
 def test_the_noise_of_a_row_depends_only_on_its_draw():
     draws = [Draw(7, sample) for sample in (0, 1, 2)]
-    noise = SampleNoise(draws)
-    first, second = noise(LIKE), noise(LIKE)
+    together = SampleNoise(draws)
+    first, second = together(LIKE), together(LIKE)
     alone = SampleNoise([draws[2]])
     assert torch.equal(alone(LIKE[:1])[0], first[2])
     assert torch.equal(alone(LIKE[:1])[0], second[2])
@@ -24,12 +25,21 @@ def test_every_number_of_a_draw_changes_the_stream():
     assert len(starts) == 12
 
 
+def test_noise_is_the_same_for_many_calls_at_once_or_for_each(monkeypatch):
+    draws, like = [Draw(0, sample) for sample in range(2)], torch.empty(2, 5, 3)
+    several, each = SampleNoise(draws, positions=[5, 4]), SampleNoise(draws, positions=[5, 4])
+    calls = range(noise.CALLS_AHEAD + 3)
+    together = [several(like) for _ in calls]
+    monkeypatch.setattr(noise, "CALLS_AHEAD", 1)
+    assert torch.equal(torch.stack(together), torch.stack([each(like) for _ in calls]))
+
+
 def test_noise_is_standard_normal_of_the_requested_type():
-    noise = SampleNoise([Draw(0, sample) for sample in range(3)])(LIKE.double())
-    assert noise.dtype == torch.float64
-    assert noise.mean().item() == pytest.approx(0, abs=0.05)
-    assert noise.std().item() == pytest.approx(1, abs=0.05)
-    correlation = torch.corrcoef(noise.reshape(3, -1)).fill_diagonal_(0)
+    numbers = SampleNoise([Draw(0, sample) for sample in range(3)])(LIKE.double())
+    assert numbers.dtype == torch.float64
+    assert numbers.mean().item() == pytest.approx(0, abs=0.05)
+    assert numbers.std().item() == pytest.approx(1, abs=0.05)
+    correlation = torch.corrcoef(numbers.reshape(3, -1)).fill_diagonal_(0)
     assert correlation.abs().max() < 0.08
 
 

@@ -6,11 +6,12 @@ from dlmctl.diffusion.walks import (
     StepNoise,
     Stride,
     WalkSettings,
+    Written,
     ancestral,
-    committed_nats,
     drawn,
     entropies,
     entropy,
+    log_probabilities,
     low_confidence,
     random_order,
     remasking,
@@ -37,7 +38,7 @@ def written(tiny, walk, steps: int, rows: int, settings: WalkSettings = PLAIN) -
     generator = torch.Generator().manual_seed(0)
     canvas, free = torch.full((rows, 3), MASK), torch.ones(rows, 3, dtype=torch.bool)
     for stride in strides(steps):
-        canvas = walk(canvas, tiny.at(canvas), free, stride, step_noise(rows, 3, generator), settings)
+        canvas = walk(canvas, tiny.at(canvas), free, stride, step_noise(rows, 3, generator), settings).canvas
     return canvas
 
 
@@ -84,7 +85,7 @@ def test_a_walk_ends_without_masks_and_keeps_what_is_pinned(name, steps):
     start, settings = canvas, WalkSettings(MASK, remask=0.3)
     for stride in strides(steps):
         logits = torch.randn(4, 7, MASK, generator=generator)
-        canvas = WALKS[name](canvas, logits, free, stride, step_noise(4, 7, generator), settings)
+        canvas = WALKS[name](canvas, logits, free, stride, step_noise(4, 7, generator), settings).canvas
     assert (canvas[~free] == start[~free]).all()
     assert (canvas < MASK).all()
 
@@ -99,7 +100,7 @@ def test_places_are_shared_out_over_the_steps(name):
         open_counts.append((canvas == MASK).sum(1).tolist())
         canvas = WALKS[name](
             canvas, torch.randn(2, 7, MASK, generator=generator), free, stride, step_noise(2, 7, generator), PLAIN
-        )
+        ).canvas
     # 7 = 3 + 2 + 2, as LLaDA divides them, and 3 = 1 + 1 + 1.
     assert open_counts == [[7, 3], [4, 2], [2, 1]]
 
@@ -111,12 +112,12 @@ def test_only_open_places_need_logits(name):
     canvas[0, :3], canvas[1, 2:4], canvas[2, 5] = 4, 5, 6
     logits, noise = torch.randn(3, 6, MASK, generator=generator), step_noise(3, 6, generator)
     stride = Stride(0.5, 0.25, 2)
-    whole = WALKS[name](canvas, logits, free, stride, noise, PLAIN)
+    whole = WALKS[name](canvas, logits, free, stride, noise, PLAIN).canvas
     places = (canvas == MASK).to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :5]
     rows = torch.arange(3)[:, None]
     gathered_noise = StepNoise(noise.words[rows, places], noise.places[rows, places])
     part = WALKS[name](canvas[rows, places], logits[rows, places], free[rows, places], stride, gathered_noise, PLAIN)
-    assert torch.equal(canvas.scatter(1, places, part), whole)
+    assert torch.equal(canvas.scatter(1, places, part.canvas), whole)
 
 
 def test_the_order_follows_the_logits():
@@ -126,11 +127,12 @@ def test_the_order_follows_the_logits():
     logits[0, 2, 4:] = torch.tensor([0.34, 0.33, 0.33]).log()
     free, noise = torch.ones(1, 3, dtype=torch.bool), StepNoise(torch.full((1, 3), 0.1), torch.full((1, 3), 0.5))
     first = {
-        name: (WALKS[name](torch.full((1, 3), MASK), logits, free, Stride(1, 0.9, 3), noise, PLAIN) != MASK).tolist()
+        name: WALKS[name](torch.full((1, 3), MASK), logits, free, Stride(1, 0.9, 3), noise, PLAIN).canvas != MASK
         for name in COUNTED
     }
-    assert first["entropy"] == [[True, False, False]]
-    assert first["margin"] == first["confidence"] == first["low_confidence"] == [[False, True, False]]
+    assert first["entropy"].tolist() == [[True, False, False]]
+    for name in ("margin", "confidence", "low_confidence"):
+        assert first[name].tolist() == [[False, True, False]]
 
 
 def test_confidence_is_that_before_or_after_truncation():
@@ -140,7 +142,7 @@ def test_confidence_is_that_before_or_after_truncation():
     settings, free = WalkSettings(MASK, min_p=0.5), torch.ones(1, 2, dtype=torch.bool)
     noise = StepNoise(torch.full((1, 2), 0.1), torch.full((1, 2), 0.5))
     before, after = (
-        WALKS[name](torch.full((1, 2), MASK), logits, free, Stride(1, 0.5, 2), noise, settings)
+        WALKS[name](torch.full((1, 2), MASK), logits, free, Stride(1, 0.5, 2), noise, settings).canvas
         for name in ("low_confidence", "confidence")
     )
     assert before.tolist() == [[4, MASK]]
@@ -157,10 +159,10 @@ def test_remasking_masks_committed_words_by_its_share():
     free[:, 0] = False
     logits = torch.zeros(400, 10, MASK)
     settings = WalkSettings(MASK, remask=0.25)
-    new = remasking(canvas, logits, free, Stride(0.5, 0.4, 5), step_noise(400, 10, generator), settings)
+    new = remasking(canvas, logits, free, Stride(0.5, 0.4, 5), step_noise(400, 10, generator), settings).canvas
     assert (new[:, 0] == 5).all()
     assert abs(float((new[:, 1:] == MASK).double().mean()) - 0.25) < 0.04
-    last = remasking(canvas, logits, free, Stride(0.2, 0.0, 1), step_noise(400, 10, generator), settings)
+    last = remasking(canvas, logits, free, Stride(0.2, 0.0, 1), step_noise(400, 10, generator), settings).canvas
     assert torch.equal(last, canvas)
 
 
@@ -169,7 +171,7 @@ def test_remasking_keeps_the_expected_number_of_masks():
     canvas = torch.where(torch.rand(2000, 10, generator=generator) < 0.6, MASK, 5)
     settings = WalkSettings(MASK, remask=0.2)
     noise = step_noise(2000, 10, generator)
-    new = remasking(canvas, torch.zeros(2000, 10, MASK), canvas >= 0, Stride(0.6, 0.5, 6), noise, settings)
+    new = remasking(canvas, torch.zeros(2000, 10, MASK), canvas >= 0, Stride(0.6, 0.5, 6), noise, settings).canvas
     assert abs(float((new == MASK).double().mean()) - 0.5) < 0.02
 
 
@@ -205,11 +207,27 @@ def test_entropies_of_weights():
 def test_what_a_step_wrote_is_scored():
     logits = torch.zeros(2, 3, MASK)
     logits[0, 1, 5] = 3.0
-    before, after = torch.tensor([[4, MASK, MASK], [4, MASK, MASK]]), torch.tensor([[4, 5, MASK], [4, 6, 6]])
-    right = -logits[0, 1].log_softmax(0)[5].item()
-    even = torch.tensor(float(MASK)).log().item()
-    nats = committed_nats(before, after, logits, MASK, 2)
-    assert nats.flatten().tolist() == pytest.approx([0, right, 0, 0, even, even])
+    right = logits[0, 1].log_softmax(0)[5].item()
+    even = -torch.tensor(float(MASK)).log().item()
+    places, words = torch.tensor([[1, 2], [2, 1]]), torch.tensor([[5, 4], [6, 6]])
+    step = Written(torch.empty(2, 3), places, words, torch.tensor([[False, True], [False, False]]))
+    found = log_probabilities(step, logits)
+    assert found.flatten().tolist() == pytest.approx([right, 0, even, even])
+
+
+@pytest.mark.parametrize("name", WALKS)
+@pytest.mark.parametrize("left", [1, 2, 5])
+def test_a_walk_says_what_it_wrote(name, left):
+    generator = torch.Generator().manual_seed(left)
+    canvas, free = torch.full((3, 5), MASK), torch.ones(3, 5, dtype=torch.bool)
+    canvas[1, :3], canvas[2], free[0, 0] = 4, 5, False
+    logits, noise = torch.randn(3, 5, MASK, generator=generator), step_noise(3, 5, generator)
+    new, places, words, kept = WALKS[name](
+        canvas, logits, free, Stride(0.5, 0.0 if left == 1 else 0.4, left), noise, PLAIN
+    )
+    assert torch.equal(canvas.scatter(1, places, torch.where(kept, canvas.gather(1, places), words)), new)
+    assert int((~kept).sum()) == int((new != canvas).sum()) > 0
+    assert (words < MASK).all()
 
 
 @torch.no_grad()
@@ -231,7 +249,7 @@ def test_a_text_does_not_depend_on_its_batch(walk):
         canvas = torch.where(free, MASK, torch.where(is_text, 0, 3))
         for step, stride in enumerate(strides(steps)):
             logits = model.logits(canvas, attention_mask=is_text)
-            canvas = walk(canvas, logits, free, stride, StepNoise(*noise[step]), WalkSettings(MASK, min_p=0.01))
+            canvas = walk(canvas, logits, free, stride, StepNoise(*noise[step]), WalkSettings(MASK, min_p=0.01)).canvas
         return [canvas[at, : counts[row]].tolist() for at, row in enumerate(rows)]
 
     assert texts([0, 1, 2]) == [texts([row])[0] for row in range(3)]

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlmctl.control.automata.spans import Spans
 from dlmctl.control.automata.sums import at_places, gathered
-from dlmctl.control.automata.transitions import Automata, in_pieces
+from dlmctl.control.automata.transitions import Automata, in_pieces, joined
 
 # Whether a CPU takes these steps, too. It would draw the same texts, except for rounding.
 ON_CPU = False
@@ -45,15 +46,15 @@ def without_words(scores: Tensor, automata: Automata, backwards: Tensor) -> Tens
             passed.append(states)
             states = automata.moved(states, share, nothing)
         found.append(automata.without_word(torch.stack(passed, 1).log() - accepted, reached))
-    return torch.cat(found, 1)
+    return joined(found)
 
 
-def best_states(scores: Tensor, automata: Automata, within: Tensor | None) -> tuple[Tensor, Tensor]:
+def best_states(scores: Tensor, automata: Automata, spans: Spans | None) -> tuple[Tensor, Tensor]:
     """The log-probability ``[B]`` of the best accepting path, and its states ``[B, N + 1]`` between the words.
 
     Args:
         scores: ``[B, N, ...]``, the ``step_scores`` of the words, for the best class.
-        within: ``[B, N]``, true for words. After the last word the state stays.
+        spans: of the words, None if all places are words. After the last word the state stays.
     """
     nothing = torch.full_like(automata.ends, -torch.inf, dtype=scores.dtype)
     forward = [_at_start(nothing, 0.0)]
@@ -62,9 +63,9 @@ def best_states(scores: Tensor, automata: Automata, within: Tensor | None) -> tu
         forward.append(nothing.scatter_reduce(1, automata.target, terms, "amax"))
     forwards = torch.stack(forward, 1)
     maps, final = _states_before(scores, automata, forwards), forward[-1]
-    if within is not None:
-        final = at_places(forwards, within.sum(1, keepdim=True))[:, 0]
-        maps = torch.where(within[..., None], maps, torch.arange(forwards.shape[2], device=scores.device))
+    if spans is not None:
+        final = at_places(forwards, spans.counts)[:, 0]
+        maps = torch.where(spans.within[..., None], maps, torch.arange(forwards.shape[2], device=scores.device))
     best, last = (final + automata.ends).max(1)
     return best, torch.cat((_composed(maps, last), last[:, None]), 1)
 
@@ -77,7 +78,7 @@ def _states_before(scores: Tensor, automata: Automata, forwards: Tensor) -> Tens
         states = torch.zeros_like(after, dtype=torch.long)
         target = automata.target[:, None].expand_as(is_best)
         found.append(states.scatter_reduce(2, target, automata.source[:, None] * is_best, "amax"))
-    return torch.cat(found, 1)
+    return joined(found)
 
 
 def _composed(maps: Tensor, last: Tensor) -> Tensor:

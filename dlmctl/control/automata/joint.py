@@ -14,6 +14,7 @@ from dlmctl.control.automata.dfa import Automaton, Bools
 from dlmctl.control.automata.languages import Alphabet, everything
 from dlmctl.control.automata.phrases import Language, in_likely_order, with_phrases
 from dlmctl.control.automata.product import intersect_all, lengths, require_length
+from dlmctl.control.automata.spans import spans_of
 from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import LayoutError, RecipeError
 
@@ -92,7 +93,8 @@ class JointAutomata:
             require_length(language.automaton, count, longest, name, unit)
         self.languages, self.alphabet, self.names = list(languages), alphabet, list(names)
         self.unit = unit
-        self.words, self.most = torch.tensor(words, device=device), max(words)
+        self.words = torch.tensor(words, device=device)
+        self.spans = spans_of(self.words, max(words))
         is_bayes = all(power == 1.0 for power in sharpness)
         self.sharpness = 1.0 if is_bayes else torch.tensor(sharpness, device=device)[:, None, None]
         # Automata with an order of phrases found for uniform logits: used if none is found for the model's logits.
@@ -108,14 +110,14 @@ class JointAutomata:
     def log_probability(self, log_probs: Tensor) -> Tensor:
         """Log-probability ``[B]`` of the language for independent words ``[B, L, V]``; its negative is an energy."""
         self._settle_order(log_probs.detach())
-        return posterior.log_probability(log_probs, self.automata, self.words, most=self.most)
+        return posterior.log_probability(log_probs, self.automata, self.words, spans=self.spans)
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         """Word logits ``[B, L, V]`` given that the text is in the language; at t = 0 their arg max is in it."""
         self._settle_order(logits)
         if float(t[0]) < SETTLED:
-            return posterior.likeliest(logits, self.automata, self.words, most=self.most)
-        return posterior.condition(logits, self.automata, self.words, sharpness=self.sharpness, most=self.most)
+            return posterior.likeliest(logits, self.automata, self.words, spans=self.spans)
+        return posterior.condition(logits, self.automata, self.words, sharpness=self.sharpness, spans=self.spans)
 
     def verify(self, logits: Tensor) -> None:
         """Check before the first step that every row has a text that satisfies it.

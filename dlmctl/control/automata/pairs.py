@@ -37,11 +37,13 @@ class Pairs(NamedTuple):
     Attributes:
         table: ``[B, S, P]``, the next state for each state and class of pairs.
         of: ``[B, C * C]``, the class of each pair of classes.
+        none: ``[C]``, log-probabilities of the classes where there is no word.
         width: the number of classes of words C.
     """
 
     table: Tensor
     of: Tensor
+    none: Tensor
     width: int
 
     def fit(self, words: int) -> bool:
@@ -56,9 +58,10 @@ class Pairs(NamedTuple):
             within: ``[B, N]``, true for words.
         """
         missing = scores.shape[1] % 2
-        none = F.pad(scores.new_zeros(OUTSIDE + 1), (0, self.width - OUTSIDE - 1), value=-torch.inf)
         words = F.pad(scores[..., OUTSIDE + 1 :], (OUTSIDE + 1, 0, 0, missing), value=-torch.inf)
-        return torch.where(F.pad(within, (0, missing))[..., None], words, none).unflatten(1, (-1, 2))
+        return torch.where(F.pad(within, (0, missing))[..., None], words, self.none.to(words.dtype)).unflatten(
+            1, (-1, 2)
+        )
 
     def of_pairs(self, scores: Tensor, best: bool = False) -> Tensor:
         """Log-probabilities ``[B, N / 2, P]`` of the classes of pairs, or of the best pair of each, from ``scores``."""

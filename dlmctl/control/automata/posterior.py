@@ -12,7 +12,7 @@ Arguments that all functions share:
     log_probs: ``[B, L, V]``, -inf for tokens that are not allowed at a position.
     words: ``[B]``, the number of words of each row.
     first: the position of the first word (1, after START). Positions without words are unchanged.
-    most: the maximum of ``words``; computed if not given, which synchronises with a GPU.
+    spans: ``spans_of`` the words; computed if not given, which synchronises with a GPU.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dlmctl.control.automata import by_word
 from dlmctl.control.automata.class_sums import class_scores, class_tops
 from dlmctl.control.automata.scaled import forward_sums, is_worth_scaling, without_words
 from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total
+from dlmctl.control.automata.spans import Spans, spans_of
 from dlmctl.control.automata.sums import gathered, log_sum
 from dlmctl.control.automata.transitions import Automata, Tables
 
@@ -44,7 +45,7 @@ class Inference(NamedTuple):
 
 
 def log_probability(
-    log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, most: int | None = None
+    log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, spans: Spans | None = None
 ) -> Tensor:
     """Log-probability ``[B]`` that independent words form a text of the language; differentiable.
 
@@ -53,14 +54,15 @@ def log_probability(
     ``complement``: its log-probability does not vanish where the language is nearly certain, as log(1 - p) would. -inf,
     without a gradient, where no text is possible.
     """
-    scores = _scores(_window(log_probs, words, first, most), automata)
-    sets, within = _sets_for_scan(automata, scores), _within(words, scores)
+    spans = _spans(words) if spans is None else spans
+    scores = _scores(_window(log_probs, spans, first), automata)
+    sets = _sets_for_scan(automata, scores)
     if sets is not None:
-        return log_total(sets.matrices(scores, within), automata.ends.to(scores.dtype))
-    sums = forward_sums(scores, automata, within) if is_worth_scaling(scores, automata) else None
+        return log_total(sets.matrices(scores, spans.within), automata.ends.to(scores.dtype))
+    sums = forward_sums(scores, automata, spans.within) if is_worth_scaling(scores, automata) else None
     if sums is not None and bool(sums.holds.all()):
         return sums.log_p.to(scores.dtype)
-    log_p = by_word.log_probability(scores, automata, within)
+    log_p = by_word.log_probability(scores, automata, spans)
     return log_p if sums is None else torch.where(sums.holds, sums.log_p.to(scores.dtype), log_p)
 
 
@@ -77,24 +79,24 @@ def log_probability_by_length(log_probs: Tensor, automata: Automata, longest: in
     return torch.stack(by_length)
 
 
-def infer(scores: Tensor, automata: Automata, within: Tensor) -> Inference:
-    """Forward-backward for class log-probabilities ``scores [B, N, C]``; ``within [B, N]`` is true for words."""
+def infer(scores: Tensor, automata: Automata, spans: Spans) -> Inference:
+    """Forward-backward for class log-probabilities ``scores [B, N, C]``."""
     sets = _sets_for_scan(automata, scores)
     if sets is not None:
         forward, backward, log_p = forward_backward(
-            sets.matrices(scores, within), automata.ends.to(scores.dtype), sets.identity.to(scores.dtype)
+            sets.matrices(scores, spans.within), automata.ends.to(scores.dtype), sets.identity.to(scores.dtype)
         )
         forward, backward = forward[:, : scores.shape[1]], backward[:, : scores.shape[1]]
         without_word = automata.without_word(forward, gathered(backward, automata.target))
         return Inference(log_p, automata.per_class(without_word - log_p[:, None, None]))
     if not is_worth_scaling(scores, automata):
-        return Inference(*by_word.log_ratios(scores, automata, within))
-    sums = forward_sums(scores, automata, within)
+        return Inference(*by_word.log_ratios(scores, automata, spans))
+    sums = forward_sums(scores, automata, spans.within)
     log_ratio, holds = without_words(sums, automata)
     scaled = Inference(sums.log_p.to(scores.dtype), automata.per_class(log_ratio.to(scores.dtype)))
     if bool(holds.all()):
         return scaled
-    exact = Inference(*by_word.log_ratios(scores, automata, within))
+    exact = Inference(*by_word.log_ratios(scores, automata, spans))
     log_p = torch.where(holds, scaled.log_p, exact.log_p)
     return Inference(log_p, torch.where(holds[:, None, None], scaled.log_ratio, exact.log_ratio))
 
@@ -105,7 +107,7 @@ def condition(
     words: Tensor,
     first: int = 1,
     sharpness: float | Tensor = 1.0,
-    most: int | None = None,
+    spans: Spans | None = None,
 ) -> Tensor:
     """Log-probabilities ``[B, L, V]`` of the words given that the text is in the language.
 
@@ -115,38 +117,43 @@ def condition(
         sharpness: a number, or ``[B, 1, 1]``, one per row. Class sequences of the language are weighted by their
             probability to this power: 2 favours likelier positions. Words within a class keep their proportions.
     """
-    window = _window(log_probs, words, first, most)
-    scores, within = _scores(window, automata), _within(words, window)
+    spans = _spans(words) if spans is None else spans
+    window = _window(log_probs, spans, first)
+    scores = _scores(window, automata)
     is_bayes = isinstance(sharpness, float) and sharpness == 1.0
-    inference = infer(scores if is_bayes else scores * sharpness, automata, within)
+    inference = infer(scores if is_bayes else scores * sharpness, automata, spans)
     shift = inference.log_ratio
     if not is_bayes:
         shift = shift + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
-    shift = torch.where(_possible(inference.log_p, within), shift, 0.0)
+    shift = shift.masked_fill(_unchanged(inference.log_p, spans), 0.0)
     return _replaced(log_probs, window + _per_token(shift, automata), first)
 
 
-def likeliest(log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, most: int | None = None) -> Tensor:
+def likeliest(
+    log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, spans: Spans | None = None
+) -> Tensor:
     """``log_probs [B, L, V]`` with -inf for all but the word classes of the likeliest text of the language (Viterbi).
 
     Any choice among the remaining words is in the language; the arg max of each position gives the likeliest text.
     A row whose language is impossible is unchanged.
     """
-    window = _window(log_probs, words, first, most)
-    scores, within = class_tops(window, automata.classes, automata.width), _within(words, window)
+    spans = _spans(words) if spans is None else spans
+    window = _window(log_probs, spans, first)
+    scores = class_tops(window, automata.classes, automata.width)
     sets = _sets_for_scan(automata, scores)
     if isinstance(automata, Tables) and sets is not None:
-        best, states = best_states(sets.matrices(scores, within, best=True), automata.ends.to(scores.dtype))
+        best, states = best_states(sets.matrices(scores, spans.within, best=True), automata.ends.to(scores.dtype))
         path = automata.best_classes(states[:, : scores.shape[1] + 1], scores)
     else:
-        best, path = by_word.best_path(scores, automata, within)
-    return _replaced(log_probs, _on_path(window, path, automata, _possible(best, within)), first)
+        best, path = by_word.best_path(scores, automata, spans)
+    return _replaced(log_probs, _on_path(window, path, automata, _unchanged(best, spans)), first)
 
 
-def _on_path(window: Tensor, path: Tensor, automata: Automata, possible: Tensor) -> Tensor:
-    """``window [B, N, V]`` with -inf for classes off the ``path [B, N]``, where it is ``possible [B, N, 1]``."""
+def _on_path(window: Tensor, path: Tensor, automata: Automata, unchanged: Tensor) -> Tensor:
+    """``window [B, N, V]`` with -inf for classes off the ``path [B, N]``, except where ``unchanged [B, N, 1]``."""
     is_off_path = automata.classes[:, None] != path[..., None]
-    return window.masked_fill(is_off_path & possible, -torch.inf)
+    # Off the path and not unchanged, in one call.
+    return window.masked_fill(is_off_path > unchanged, -torch.inf)
 
 
 def _sets_for_scan(automata: Automata, scores: Tensor) -> Sets | None:
@@ -155,18 +162,18 @@ def _sets_for_scan(automata: Automata, scores: Tensor) -> Sets | None:
     return sets if sets is not None and sets.fit(scores.shape[1]) else None
 
 
-def _within(words: Tensor, window: Tensor) -> Tensor:
-    """Whether each position of a ``window [B, N, ...]`` is one of its row's words: ``[B, N]``."""
-    return torch.arange(window.shape[1], device=words.device) < words[:, None]
+def _spans(words: Tensor) -> Spans:
+    return spans_of(words, int(words.max()))
 
 
-def _possible(log_p: Tensor, within: Tensor) -> Tensor:
-    """Whether each position is a word of a row whose language is possible: ``[B, N, 1]``."""
-    return (within & (log_p > -torch.inf)[:, None])[..., None]
+def _unchanged(log_p: Tensor, spans: Spans) -> Tensor:
+    """The positions that stay as they are ``[B, N, 1]``: behind the words, and of rows whose language is impossible."""
+    # Behind, or not possible, in one call.
+    return ((log_p > -torch.inf)[:, None] <= spans.behind)[..., None]
 
 
-def _window(log_probs: Tensor, words: Tensor, first: int, most: int | None = None) -> Tensor:
-    return log_probs[:, first : first + (int(words.max()) if most is None else most)]
+def _window(log_probs: Tensor, spans: Spans, first: int) -> Tensor:
+    return log_probs[:, first : first + spans.within.shape[1]]
 
 
 def _scores(window: Tensor, automata: Automata) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dlmctl.control.automata.arcs import Arcs
-from dlmctl.control.automata.dfa import DEAD, Automaton, Ints
+from dlmctl.control.automata.dfa import DEAD, OUTSIDE, Automaton, Ints
 from dlmctl.control.automata.edges import EdgeList, Edges, edges_of
 from dlmctl.control.automata.pairs import MOST_CELLS, Pairs, most_transitions, pairs_of
 from dlmctl.control.automata.scan import MOST_STATES, Sets, most_numbers
@@ -165,6 +165,11 @@ def in_pieces(scores: Tensor, automata: Automata, states: Tensor) -> Iterator[tu
     yield from zip(*pieces, strict=True)
 
 
+def joined(pieces: Sequence[Tensor]) -> Tensor:
+    """Pieces ``[B, *, ...]`` of a text, put together; usually there is one, and nothing to copy."""
+    return pieces[0] if len(pieces) == 1 else torch.cat([*pieces], 1)
+
+
 def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -> Automata:
     """Batch one automaton per row as tensors, padded to the largest."""
     distinct = list({id(automaton): automaton for automaton in automata}.values())
@@ -235,7 +240,9 @@ def _pairs(
         (np.pad(table, ((0, 0), (0, most - table.shape[1])), constant_values=states - 1), of) for table, of in arrays
     ]
     table, of = _batched(padded, rows, device)
-    return Pairs(table, of, width)
+    none = torch.full((width,), -torch.inf, device=device)
+    none[OUTSIDE] = 0.0
+    return Pairs(table, of, none, width)
 
 
 def _largest_sizes(edge_lists: Sequence[EdgeList]) -> tuple[int, int, int]:
