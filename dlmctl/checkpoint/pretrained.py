@@ -59,11 +59,11 @@ class Pretrained:
         """The model, as a latent model.
 
         Raises:
-            ModelError: it is a masked model.
+            ModelError: it has no latents.
         """
         if isinstance(self.model, DiffusionLM):
             return self.model
-        raise ModelError("is a masked model, and this needs one with latents.", where=str(self.folder))
+        raise ModelError("has no latents, and this needs a model with latents.", where=str(self.folder))
 
     @property
     def masked(self) -> MaskedModel:
