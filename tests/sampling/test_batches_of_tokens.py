@@ -80,7 +80,9 @@ def controls(draw: st.DrawFn) -> Any:
     number=st.integers(0, TEXTS - 1),
     seed=st.integers(0, 99),
 )
-def test_exact_controls_hold_and_a_text_alone_is_the_text_in_a_batch(models, name, control, sampler, prompt, number, seed):
+def test_exact_controls_hold_and_a_text_alone_is_the_text_in_a_batch(
+    models, name, control, sampler, prompt, number, seed
+):
     def texts(samples):
         settings = {"precision": "fp32", **sampler}
         return list(
