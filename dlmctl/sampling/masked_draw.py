@@ -211,10 +211,10 @@ def _name_by_probability(sampler: SamplerSettings, model: MaskedModel) -> str:
 def steps_by_words(sampler: SamplerSettings, model: DiffusionLM | MaskedModel) -> bool:
     """Whether the steps of a text depend on its number of words, so that only texts of the same number may share a
     batch."""
-    if model.family not in WALK_FAMILIES:
+    if isinstance(model, DiffusionLM) or model.family not in WALK_FAMILIES:
         return False
-    name = model.config.sampler if sampler.name == "auto" and isinstance(model, TokenLM) else sampler.name
-    at_random = WALKS.get(name) in RANDOM_PLACES or model.family == "uniform"
+    # Controls decide between walks that write at places of their own choice only.
+    at_random = model.family == "uniform" or WALKS[sampler_name(sampler, None, model)] in RANDOM_PLACES
     return block_size(sampler, model) is not None or (sampler.steps is None and at_random)
 
 
