@@ -38,13 +38,16 @@ class Pairs(NamedTuple):
         table: ``[B, S, P]``, the next state for each state and class of pairs.
         of: ``[B, C * C]``, the class of each pair of classes.
         none: ``[C]``, log-probabilities of the classes where there is no word.
-        width: the number of classes of words C.
     """
 
     table: Tensor
     of: Tensor
     none: Tensor
-    width: int
+
+    @property
+    def width(self) -> int:
+        """The number of classes of words C."""
+        return len(self.none)
 
     def fit(self, words: int) -> bool:
         """Whether texts of ``words`` words are read by pairs: whether the largest tensor is small enough."""
@@ -59,9 +62,8 @@ class Pairs(NamedTuple):
         """
         missing = scores.shape[1] % 2
         words = F.pad(scores[..., OUTSIDE + 1 :], (OUTSIDE + 1, 0, 0, missing), value=-torch.inf)
-        return torch.where(F.pad(within, (0, missing))[..., None], words, self.none.to(words.dtype)).unflatten(
-            1, (-1, 2)
-        )
+        is_word = F.pad(within, (0, missing))[..., None]
+        return torch.where(is_word, words, self.none.to(words.dtype)).unflatten(1, (-1, 2))
 
     def of_pairs(self, scores: Tensor, best: bool = False) -> Tensor:
         """Log-probabilities ``[B, N / 2, P]`` of the classes of pairs, or of the best pair of each, from ``scores``."""

@@ -242,7 +242,7 @@ def _pairs(
     table, of = _batched(padded, rows, device)
     none = torch.full((width,), -torch.inf, device=device)
     none[OUTSIDE] = 0.0
-    return Pairs(table, of, none, width)
+    return Pairs(table, of, none)
 
 
 def _largest_sizes(edge_lists: Sequence[EdgeList]) -> tuple[int, int, int]:
