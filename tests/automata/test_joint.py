@@ -8,6 +8,7 @@ from dlmctl.control.automata.joint import SETTLED, Demand, JointAutomata, langua
 from dlmctl.control.automata.posterior import condition
 from dlmctl.control.automata.product import intersection
 from dlmctl.control.automata.regex import parse
+from dlmctl.control.automata.spans import spans_of
 from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import RecipeError
 
@@ -61,8 +62,8 @@ def test_joint_conditioning_differs_from_conditioning_in_turn():
     first = languages.containing(ALPHABET, [1])
     second = languages.containing(ALPHABET, [2])
     words = torch.tensor([2])
-    together = condition(logits, stacked([intersection(first, second)]), words)
-    in_turn = condition(condition(logits, stacked([first]), words), stacked([second]), words)
+    together = condition(logits, stacked([intersection(first, second)]), spans_of(words))
+    in_turn = condition(condition(logits, stacked([first]), spans_of(words)), stacked([second]), spans_of(words))
     shares = [conditioned[0, 1:3, 1:3].exp().sum(-1) for conditioned in (together, in_turn)]
     assert shares[0].min() > 0.99999
     assert shares[1].max() < 0.999

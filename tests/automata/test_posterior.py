@@ -14,6 +14,7 @@ from dlmctl.control.automata.phrases import in_likely_order, with_phrases
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability
 from dlmctl.control.automata.product import complement, intersect_all, lengths
 from dlmctl.control.automata.regex import parse
+from dlmctl.control.automata.spans import spans_of
 from dlmctl.control.automata.totals import Quantity, with_total
 from dlmctl.control.automata.transitions import stacked
 
@@ -89,8 +90,8 @@ def batch():
 @every_method
 def test_the_posterior_is_that_of_enumeration(batch):
     automata, words, log_probs = batch
-    conditioned = condition(log_probs, stacked(automata), words)
-    log_p = log_probability(log_probs, stacked(automata), words)
+    conditioned = condition(log_probs, stacked(automata), spans_of(words))
+    log_p = log_probability(log_probs, stacked(automata), spans_of(words))
     for row, (automaton, count) in enumerate(zip(automata, words.tolist(), strict=True)):
         texts = enumerated(automaton, log_probs[row], count)
         total = math.log(sum(map(math.exp, texts.values())))
@@ -106,7 +107,7 @@ def test_the_posterior_is_that_of_enumeration(batch):
 @every_method
 def test_the_likeliest_text_is_that_of_enumeration(batch):
     automata, words, log_probs = batch
-    restricted = likeliest(log_probs, stacked(automata), words)
+    restricted = likeliest(log_probs, stacked(automata), spans_of(words))
     for row, (automaton, count) in enumerate(zip(automata, words.tolist(), strict=True)):
         texts = enumerated(automaton, log_probs[row], count)
         best = max(texts, key=texts.__getitem__)
@@ -119,9 +120,9 @@ def test_the_likeliest_text_is_that_of_enumeration(batch):
 @every_method
 def test_rows_do_not_depend_on_their_batch(batch):
     automata, words, log_probs = batch
-    together = condition(log_probs, stacked(automata), words)
+    together = condition(log_probs, stacked(automata), spans_of(words))
     for row in range(len(automata)):
-        alone = condition(log_probs[row : row + 1], stacked(automata[row : row + 1]), words[row : row + 1])
+        alone = condition(log_probs[row : row + 1], stacked(automata[row : row + 1]), spans_of(words[row : row + 1]))
         assert close(alone[0].exp(), together[row].exp(), 1e-12)
 
 
@@ -135,8 +136,14 @@ def test_every_method_agrees_with_word_by_word_on_long_texts(monkeypatch, dtype,
     for chosen in (method, "word by word"):
         choose(chosen, monkeypatch)
         automata = stacked([random_automaton(seed) for seed in range(8)])
-        log_p = log_probability(log_probs, automata, words)
-        results.append((log_p, condition(log_probs, automata, words).exp(), likeliest(log_probs, automata, words)))
+        log_p = log_probability(log_probs, automata, spans_of(words))
+        results.append(
+            (
+                log_p,
+                condition(log_probs, automata, spans_of(words)).exp(),
+                likeliest(log_probs, automata, spans_of(words)),
+            )
+        )
     atol = 1e-4 if dtype == torch.float32 else 1e-12
     assert torch.allclose(results[0][0], results[1][0], rtol=1e-6)
     assert close(results[0][1], results[1][1], atol)
@@ -158,7 +165,7 @@ def test_pairs_of_counted_words_are_as_many_as_their_sums():
 def test_ties_are_broken_within_the_language(batch):
     """If all texts are equally likely, the result is not half of one text joined to half of another."""
     automata, words, log_probs = batch
-    texts = likeliest(torch.zeros_like(log_probs), stacked(automata), words).argmax(-1)
+    texts = likeliest(torch.zeros_like(log_probs), stacked(automata), spans_of(words)).argmax(-1)
     for row, (automaton, count) in enumerate(zip(automata, words.tolist(), strict=True)):
         assert automaton.accepts(texts[row, 1 : count + 1].tolist())
 
@@ -174,11 +181,11 @@ def test_pinned_words_are_kept_and_impossible_rows_unchanged():
     log_probs = random_log_probs(2, 6, seed=2)
     log_probs[:, 2] = log_probs[:, 2].masked_fill(torch.arange(SIZE) != 2, -torch.inf)  # the second word is "b"
     automata, words = stacked([pattern("a <any> c d"), pattern("a (c|d) c d")]), torch.tensor([4, 4])
-    conditioned = condition(log_probs, automata, words)
+    conditioned = condition(log_probs, automata, spans_of(words))
     assert conditioned[0, 1:5].argmax(-1).tolist() == [1, 2, 3, 4]
     assert torch.equal(conditioned[1], log_probs[1])
-    assert torch.equal(likeliest(log_probs, automata, words)[1], log_probs[1])
-    assert torch.isneginf(log_probability(log_probs, automata, words)).tolist() == [False, True]
+    assert torch.equal(likeliest(log_probs, automata, spans_of(words))[1], log_probs[1])
+    assert torch.isneginf(log_probability(log_probs, automata, spans_of(words))).tolist() == [False, True]
 
 
 @every_method
@@ -186,11 +193,11 @@ def test_float32_handles_very_unlikely_texts():
     log_probs = random_log_probs(1, 32, seed=3) * 40
     log_probs = log_probs.log_softmax(-1)
     automata, words = stacked([pattern("(a b c)+")]), torch.tensor([30])
-    exact = log_probability(log_probs, automata, words)
+    exact = log_probability(log_probs, automata, spans_of(words))
     assert exact < -500  # its exponential underflows in float32, and partly in float64
-    log_p = log_probability(log_probs.float(), automata, words)
+    log_p = log_probability(log_probs.float(), automata, spans_of(words))
     assert float(log_p) == pytest.approx(float(exact), rel=1e-5)
-    assert condition(log_probs.float(), automata, words)[0, 1:31].argmax(-1).tolist() == [1, 2, 3] * 10
+    assert condition(log_probs.float(), automata, spans_of(words))[0, 1:31].argmax(-1).tolist() == [1, 2, 3] * 10
 
 
 @every_method
@@ -200,7 +207,7 @@ def test_the_gradient_is_that_of_finite_differences():
     logits = random_log_probs(2, 6, 0).requires_grad_()
 
     def energy(logits):
-        return -log_probability(logits.log_softmax(-1), automata, words)
+        return -log_probability(logits.log_softmax(-1), automata, spans_of(words))
 
     assert torch.autograd.gradcheck(energy, (logits,), atol=1e-7)
 
@@ -214,7 +221,7 @@ def test_the_gradient_does_not_vanish_at_the_extremes(sure):
     certain[:, :, 1] = sure  # "a" everywhere; texts without it have a probability of about exp(-4 sure)
     for logits, automaton in ((-certain, language), (certain, complement(language))):
         leaf = logits.clone().requires_grad_()
-        log_p = log_probability(leaf.log_softmax(-1), stacked([automaton]), words)
+        log_p = log_probability(leaf.log_softmax(-1), stacked([automaton]), spans_of(words))
         assert log_p < -sure + 2
         log_p.sum().backward()
         assert leaf.grad is not None
@@ -230,7 +237,7 @@ def test_sharpness_favours_likelier_places():
     automata, words = stacked([languages.containing(ALPHABET, [1])]), torch.tensor([4])
     odds = []
     for sharpness in (1.0, 2.0):
-        probability = condition(log_probs, automata, words, sharpness=sharpness)[0, :, 1].exp()
+        probability = condition(log_probs, automata, spans_of(words), sharpness=sharpness)[0, :, 1].exp()
         odds.append(float(probability[2] / probability[3]))
     assert odds[0] == pytest.approx(2, rel=0.05)
     assert odds[1] == pytest.approx(4, rel=0.05)
@@ -256,7 +263,9 @@ def test_a_walk_that_commits_word_by_word_ends_in_the_language(seed):
     log_probs = random_log_probs(2, 8, seed)
     committed = torch.full((2, 8), -1)
     for place in rng.sample(range(1, 7), 6):
-        token = torch.multinomial(condition(log_probs, automata, words)[:, place].exp(), 1, generator=generator)
+        token = torch.multinomial(
+            condition(log_probs, automata, spans_of(words))[:, place].exp(), 1, generator=generator
+        )
         committed[:, place : place + 1] = torch.where(place <= words[:, None], token, -1)
         # After each commit the model makes a new prediction.
         log_probs = random_log_probs(2, 8, seed * 100 + place)
@@ -279,9 +288,9 @@ def test_thirty_phrases_are_all_in_the_likeliest_text_and_in_every_other():
     words = torch.tensor([60])
     automaton = in_likely_order(with_phrases(base, phrases, alphabet), log_probs[0, 1:61], alphabet)
     assert len(automaton.table) < 200
-    text = likeliest(log_probs, stacked([automaton]), words)[0, 1:61].argmax(-1).tolist()
+    text = likeliest(log_probs, stacked([automaton]), spans_of(words))[0, 1:61].argmax(-1).tolist()
     assert all(any(tuple(text[at : at + len(p)]) == p for at in range(60)) for p in phrases)
     assert text[-1] == 81
     assert 70 not in text
-    mass = condition(log_probs, stacked([automaton]), words)[0, 1:61].exp()
+    mass = condition(log_probs, stacked([automaton]), spans_of(words))[0, 1:61].exp()
     assert torch.all(mass.sum(0)[1:31] >= 1 - 1e-4)

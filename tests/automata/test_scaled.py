@@ -82,10 +82,10 @@ def test_the_sums_are_those_of_log_space(both, kind, shared):
     rows = [automaton_of(0)] * 12 if shared else [automaton_of(seed) for seed in range(12)]
     automata, words = stacked(rows), torch.arange(1, 13)
     log_probs = log_probs_of(kind, 12, seed=3)
-    log_p, log_p_scaled = both(log_probability, log_probs, automata, words)
+    log_p, log_p_scaled = both(log_probability, log_probs, automata, spans_of(words))
     assert close(log_p_scaled, log_p, 1e-9)
     assert torch.isfinite(log_p).any()
-    conditioned, conditioned_scaled = both(condition, log_probs, automata, words, 1, 2.0)
+    conditioned, conditioned_scaled = both(condition, log_probs, automata, spans_of(words), 1, 2.0)
     assert close(conditioned_scaled.exp(), conditioned.exp(), 1e-9)
     # What can be said of words that are out of the question differs by rounding alone, too.
     assert close(conditioned_scaled, conditioned, 1e-6)
@@ -94,8 +94,8 @@ def test_the_sums_are_those_of_log_space(both, kind, shared):
 def test_float32_is_as_close_as_in_log_space(both):
     automata, words = stacked([automaton_of(seed) for seed in range(12)]), torch.arange(1, 13)
     log_probs = log_probs_of("spread", 12, seed=4)
-    exact = condition(log_probs, automata, words).exp()
-    for conditioned in both(condition, log_probs.float(), automata, words):
+    exact = condition(log_probs, automata, spans_of(words)).exp()
+    for conditioned in both(condition, log_probs.float(), automata, spans_of(words)):
         assert float((conditioned.exp() - exact).abs().max()) < 1e-5
 
 
@@ -131,10 +131,10 @@ def test_underflow_changes_no_sum(both, one, other):
     """Two texts of probability e^-500 and much less, beside words that the language does not allow there."""
     automata, words = stacked([CHAIN]), torch.tensor([11])
     log_probs = chain_log_probs(one, other)
-    log_p, log_p_scaled = both(log_probability, log_probs, automata, words)
+    log_p, log_p_scaled = both(log_probability, log_probs, automata, spans_of(words))
     assert float(log_p) == pytest.approx(10 * one + math.log1p(math.exp(10 * (other - one))), rel=1e-12)
     assert float(log_p_scaled) == pytest.approx(float(log_p), rel=1e-12)
-    conditioned, conditioned_scaled = both(condition, log_probs, automata, words)
+    conditioned, conditioned_scaled = both(condition, log_probs, automata, spans_of(words))
     assert float(conditioned[0, 1, 1].exp()) == pytest.approx(1 / (1 + math.exp(10 * (other - one))), rel=1e-6)
     assert close(conditioned_scaled.exp(), conditioned.exp(), 1e-9)
 
@@ -146,9 +146,9 @@ def test_a_state_that_underflows_is_not_lost_if_all_others_end(both):
     log_probs[:, 11] = torch.tensor([-torch.inf, -torch.inf, 0.0, -torch.inf])
     automata = stacked([Automaton(CHAIN.classes, table, np.arange(21) == 20), CHAIN])
     log_probs, words = torch.cat([log_probs, chain_log_probs(-0.5, -0.7)]), torch.tensor([11, 11])
-    for log_p in both(log_probability, log_probs, automata, words):
+    for log_p in both(log_probability, log_probs, automata, spans_of(words)):
         assert log_p.tolist() == pytest.approx([-900.0, -5 + math.log1p(math.exp(-2.0))])
-    conditioned, conditioned_scaled = both(condition, log_probs, automata, words)
+    conditioned, conditioned_scaled = both(condition, log_probs, automata, spans_of(words))
     assert conditioned_scaled[0, 1:12].argmax(-1).tolist() == [2] * 11
     assert close(conditioned_scaled.exp(), conditioned.exp(), 1e-9)
 

@@ -18,6 +18,7 @@ from dlmctl.control.automata.lifted import units_of
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability, log_probability_by_length
 from dlmctl.control.automata.regex import parse
 from dlmctl.control.automata.requirement import Requirement, pattern_requirement, required_length
+from dlmctl.control.automata.spans import spans_of
 from dlmctl.control.automata.syntax import match
 from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import RecipeError
@@ -154,10 +155,10 @@ def test_the_posterior_over_tokens_is_that_of_enumeration(few, monkeypatch, numb
         wanted[place].index_add_(0, at[:, place], (scores - total).exp())
     automata, words = stacked([automaton]), torch.tensor([count])
     tolerance = 1e-9 if dtype == torch.float64 else 1e-4
-    assert float(log_probability(log_probs, automata, words)) == pytest.approx(float(total), abs=tolerance)
-    found = condition(log_probs, automata, words)[0, 1 : count + 1].double().exp()
+    assert float(log_probability(log_probs, automata, spans_of(words))) == pytest.approx(float(total), abs=tolerance)
+    found = condition(log_probs, automata, spans_of(words))[0, 1 : count + 1].double().exp()
     assert (found - wanted).abs().max() < tolerance
-    best = likeliest(log_probs, automata, words)[0, 1 : count + 1].argmax(-1)
+    best = likeliest(log_probs, automata, spans_of(words))[0, 1 : count + 1].argmax(-1)
     assert tuple(best.tolist()) == texts[int(scores.argmax())]
 
 
@@ -178,7 +179,7 @@ def test_the_chance_of_each_number_of_tokens(few):
     found = log_probability_by_length(log_probs, stacked([automaton]), 5)
     for count in range(1, 6):
         rows = log_probs.expand(1, count + 2, -1)
-        wanted = log_probability(rows, stacked([automaton]), torch.tensor([count]))
+        wanted = log_probability(rows, stacked([automaton]), spans_of(torch.tensor([count])))
         assert float(found[count]) == pytest.approx(float(wanted), abs=1e-9)
 
 

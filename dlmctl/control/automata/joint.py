@@ -93,8 +93,8 @@ class JointAutomata:
             require_length(language.automaton, count, longest, name, unit)
         self.languages, self.alphabet, self.names = list(languages), alphabet, list(names)
         self.unit = unit
-        self.words = torch.tensor(words, device=device)
-        self.spans = spans_of(self.words, max(words))
+        self.words = list(words)
+        self.spans = spans_of(torch.tensor(words, device=device), max(words))
         is_bayes = all(power == 1.0 for power in sharpness)
         self.sharpness = 1.0 if is_bayes else torch.tensor(sharpness, device=device)[:, None, None]
         # Automata with an order of phrases found for uniform logits: used if none is found for the model's logits.
@@ -105,19 +105,19 @@ class JointAutomata:
         self.rows = [language.automaton for language in self.languages]
         # Rows whose phrases have no order yet; their automata in `rows` do not include the phrases.
         self.unordered = [row for row, language in enumerate(self.languages) if language.phrases]
-        self.automata = stacked(self.rows, self.words.device)
+        self.automata = stacked(self.rows, self.spans.within.device)
 
     def log_probability(self, log_probs: Tensor) -> Tensor:
         """Log-probability ``[B]`` of the language for independent words ``[B, L, V]``; its negative is an energy."""
         self._settle_order(log_probs.detach())
-        return posterior.log_probability(log_probs, self.automata, self.words, spans=self.spans)
+        return posterior.log_probability(log_probs, self.automata, self.spans)
 
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         """Word logits ``[B, L, V]`` given that the text is in the language; at t = 0 their arg max is in it."""
         self._settle_order(logits)
         if float(t[0]) < SETTLED:
-            return posterior.likeliest(logits, self.automata, self.words, spans=self.spans)
-        return posterior.condition(logits, self.automata, self.words, sharpness=self.sharpness, spans=self.spans)
+            return posterior.likeliest(logits, self.automata, self.spans)
+        return posterior.condition(logits, self.automata, self.spans, sharpness=self.sharpness)
 
     def verify(self, logits: Tensor) -> None:
         """Check before the first step that every row has a text that satisfies it.
@@ -134,16 +134,16 @@ class JointAutomata:
         self._reset()
         for row in self.unordered:
             self.fallbacks[row] = self._order(row, logits)
-        is_possible = torch.isfinite(posterior.log_probability(logits, self.automata, self.words))
+        is_possible = torch.isfinite(posterior.log_probability(logits, self.automata, self.spans))
         for row in (~is_possible).nonzero().flatten().tolist():
             raise LayoutError(
-                f"no text of {int(self.words[row])} {self.unit}s is left that satisfies it.",
+                f"no text of {self.words[row]} {self.unit}s is left that satisfies it.",
                 where=self.names[row],
                 remedy="Another control forbids its words, or wants other words in their place.",
             )
 
     def _order(self, row: int, logits: Tensor) -> Automaton:
-        scores = logits[row, 1 : 1 + int(self.words[row])].log_softmax(-1)
+        scores = logits[row, 1 : 1 + self.words[row]].log_softmax(-1)
         try:
             return in_likely_order(self.languages[row], scores, self.alphabet)
         except RecipeError as error:

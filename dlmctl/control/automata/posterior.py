@@ -10,9 +10,8 @@ computed in log space. In addition there is one pass over the ``[L, V]`` log-pro
 
 Arguments that all functions share:
     log_probs: ``[B, L, V]``, -inf for tokens that are not allowed at a position.
-    words: ``[B]``, the number of words of each row.
+    spans: where the words of each row are.
     first: the position of the first word (1, after START). Positions without words are unchanged.
-    spans: ``spans_of`` the words; computed if not given, which synchronises with a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from dlmctl.control.automata import by_word
 from dlmctl.control.automata.class_sums import class_scores, class_tops
 from dlmctl.control.automata.scaled import forward_sums, is_worth_scaling, without_words
 from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total
-from dlmctl.control.automata.spans import Spans, spans_of
+from dlmctl.control.automata.spans import Spans
 from dlmctl.control.automata.sums import gathered, log_sum
 from dlmctl.control.automata.transitions import Automata, Tables
 
@@ -44,9 +43,7 @@ class Inference(NamedTuple):
     log_ratio: Tensor
 
 
-def log_probability(
-    log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, spans: Spans | None = None
-) -> Tensor:
+def log_probability(log_probs: Tensor, automata: Automata, spans: Spans, first: int = 1) -> Tensor:
     """Log-probability ``[B]`` that independent words form a text of the language; differentiable.
 
     Its negative is an energy. Its gradient with respect to a word's log-probability is the word's posterior
@@ -54,7 +51,6 @@ def log_probability(
     ``complement``: its log-probability does not vanish where the language is nearly certain, as log(1 - p) would. -inf,
     without a gradient, where no text is possible.
     """
-    spans = _spans(words) if spans is None else spans
     scores = _scores(_window(log_probs, spans, first), automata)
     sets = _sets_for_scan(automata, scores)
     if sets is not None:
@@ -104,10 +100,9 @@ def infer(scores: Tensor, automata: Automata, spans: Spans) -> Inference:
 def condition(
     log_probs: Tensor,
     automata: Automata,
-    words: Tensor,
+    spans: Spans,
     first: int = 1,
     sharpness: float | Tensor = 1.0,
-    spans: Spans | None = None,
 ) -> Tensor:
     """Log-probabilities ``[B, L, V]`` of the words given that the text is in the language.
 
@@ -117,7 +112,6 @@ def condition(
         sharpness: a number, or ``[B, 1, 1]``, one per row. Class sequences of the language are weighted by their
             probability to this power: 2 favours likelier positions. Words within a class keep their proportions.
     """
-    spans = _spans(words) if spans is None else spans
     window = _window(log_probs, spans, first)
     scores = _scores(window, automata)
     is_bayes = isinstance(sharpness, float) and sharpness == 1.0
@@ -129,15 +123,12 @@ def condition(
     return _replaced(log_probs, window + _per_token(shift, automata), first)
 
 
-def likeliest(
-    log_probs: Tensor, automata: Automata, words: Tensor, first: int = 1, spans: Spans | None = None
-) -> Tensor:
+def likeliest(log_probs: Tensor, automata: Automata, spans: Spans, first: int = 1) -> Tensor:
     """``log_probs [B, L, V]`` with -inf for all but the word classes of the likeliest text of the language (Viterbi).
 
     Any choice among the remaining words is in the language; the arg max of each position gives the likeliest text.
     A row whose language is impossible is unchanged.
     """
-    spans = _spans(words) if spans is None else spans
     window = _window(log_probs, spans, first)
     scores = class_tops(window, automata.classes, automata.width)
     sets = _sets_for_scan(automata, scores)
@@ -160,10 +151,6 @@ def _sets_for_scan(automata: Automata, scores: Tensor) -> Sets | None:
     """The sets for processing all words at once (``scan``); None if ``scores [B, N, C]`` are processed word by word."""
     sets = automata.sets if isinstance(automata, Tables) else None
     return sets if sets is not None and sets.fit(scores.shape[1]) else None
-
-
-def _spans(words: Tensor) -> Spans:
-    return spans_of(words, int(words.max()))
 
 
 def _unchanged(log_p: Tensor, spans: Spans) -> Tensor:

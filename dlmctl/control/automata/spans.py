@@ -25,8 +25,13 @@ class Spans(NamedTuple):
     moved: Tensor
 
 
-def spans_of(words: Tensor, most: int) -> Spans:
-    """The spans of texts of so many ``words [B]``, with ``most`` places."""
+def spans_of(words: Tensor, most: int | None = None) -> Spans:
+    """The spans of texts of so many ``words [B]``, with ``most`` places.
+
+    Args:
+        most: the maximum of ``words``; computed if not given, which synchronises with a GPU.
+    """
+    most = int(words.max()) if most is None else most
     counts, places = words[:, None], torch.arange(most + 1, device=words.device)
     shift = most - counts
     within = places[:most] < counts
