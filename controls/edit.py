@@ -10,15 +10,15 @@ import torch
 from pydantic import Field, StrictInt, field_validator, model_validator
 from torch import Tensor
 
-from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared, Pretrained
+from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
 from dlmctl.control.allowed import Allowed, only_words
 from dlmctl.control.automata import Requirement, edited, exact_control, exchanged
-from dlmctl.control.whole_words import needs_words
 from dlmctl.text.spelling import plain, split_words
+from dlmctl.text.tokenizer import HuggingFaceTokenizer
 from dlmctl.text.vocabulary import known_ids
 
 from .edit_distance import changes_between
-from .edit_drafts import Draft, draft_of, other_case
+from .edit_drafts import Draft, draft_of, held_places, other_case
 from .phrases import WordControl, check_rank
 
 # In favour of a word that is to stay, in nats: more than any other control brings up against it.
@@ -78,14 +78,17 @@ class Edit(WordControl[EditParams]):
         least, longest = self.word_range(params)
         return [float(least <= count <= longest) for count in range(most + 1)] if params.tolerance else []
 
-    def attach(self, model: Pretrained) -> None:
-        super().attach(model)
-        needs_words(model, "what the control 'edit' keeps")
-
     def prepare(self, batch: BatchContext[EditParams]) -> Prepared:
         texts = [tuple(self.split(params.text)) for params in batch.params]
+        sizes_open = batch.unwanted or any(layout.sizes_open for layout in batch.layouts)
+        if isinstance(batch.vocabulary, HuggingFaceTokenizer) and not sizes_open:
+            held = [
+                held_places(len(words), params.changes, draw)
+                for words, params, draw in zip(texts, batch.params, batch.draws, strict=True)
+            ]
+            return exact_control(batch, [_requirement(*row) for row in zip(texts, batch.params, held, strict=True)])
         requirements = [_requirement(*row) for row in zip(texts, batch.params, strict=True)]
-        if batch.unwanted:
+        if batch.unwanted or isinstance(batch.vocabulary, HuggingFaceTokenizer):
             return exact_control(batch, requirements)
         for words in texts:
             known_ids(words, batch.vocabulary, self.name)
@@ -151,12 +154,12 @@ class DraftWords(Allowed):
         return exact_control(self.batch, self.requirements).negated()
 
 
-def _requirement(words: tuple[str, ...], params: EditParams) -> Requirement:
+def _requirement(words: tuple[str, ...], params: EditParams, held: frozenset[int] = frozenset()) -> Requirement:
     if params.tolerance:
-        language = partial(edited, words=words, changes=params.changes, tolerance=params.tolerance)
+        language = partial(edited, words=words, changes=params.changes, tolerance=params.tolerance, held=held)
     else:
-        language = partial(exchanged, words=words, changes=params.changes)
-    key = words, params.changes, params.tolerance
+        language = partial(exchanged, words=words, changes=params.changes, held=held)
+    key = words, params.changes, params.tolerance, held
     return Requirement(Edit.name, key, tuple(dict.fromkeys(words)), language)
 
 

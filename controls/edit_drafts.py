@@ -14,6 +14,8 @@ from .function_words import is_function_word
 
 # How often a place with a function word or a punctuation mark is chosen, in relation to others, which say more.
 FUNCTION_WORD_SHARE = 0.3
+# How many choices of places there are on a model of tokens.
+DRAFTS = 8
 # Nats against a word beyond which its place is chosen no more often: all but certainly, beside words without any.
 MOST_AGAINST = 10.0
 
@@ -79,6 +81,20 @@ def draft_of(
     if recased is None:
         return Draft(template, opened, most)
     return Draft(template, opened[: most - 1], most - 1, recased)
+
+
+def held_places(count: int, changes: int, draw: Draw) -> frozenset[int]:
+    """The places of ``count`` words that a draft on a model of tokens leaves as they are: about half of them, chosen
+    at random, so that not all drafts change the words that the model finds least likely.
+
+    A run has only ``DRAFTS`` such choices, because each takes an automaton of its own; every place is open in half of
+    them or more.
+    """
+    number = int(torch.randint(DRAFTS, (), generator=draw._replace(particle=0).generator(CONTROL)))
+    order = torch.randperm(count, generator=Draw(draw.seed, number // 2).generator(CONTROL)).tolist()
+    order = order[::-1] if number % 2 else order
+    import os
+    return frozenset(order[max(changes, int(count *float(os.environ.get("SHARE", "0.5"))+.99)) :])
 
 
 def _template(

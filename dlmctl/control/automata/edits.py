@@ -22,14 +22,19 @@ from dlmctl.control.automata.dfa import (
 from dlmctl.control.automata.languages import UNKNOWN, Alphabet
 
 # Numbers of changes, which are small.
-Costs = npt.NDArray[np.int16]
+Costs = npt.NDArray[np.int32]
 
 
 @lru_cache(maxsize=64)
-def exchanged(alphabet: Alphabet, words: tuple[str, ...], changes: int) -> Automaton:
+def exchanged(
+    alphabet: Alphabet, words: tuple[str, ...], changes: int, held: frozenset[int] = frozenset()
+) -> Automaton:
     """The texts of as many words of which at most ``changes`` differ from ``words``; empty if more are unknown.
 
     A state is a place and the number of changes before it.
+
+    Args:
+        held: the places of words that do not change.
     """
     ids, classes = _classes(alphabet, words)
     width = changes + 1
@@ -37,7 +42,7 @@ def exchanged(alphabet: Alphabet, words: tuple[str, ...], changes: int) -> Autom
     for place, word_id in enumerate(ids):
         for done in range(width):
             state, following = place * width + done, (place + 1) * width + done
-            table[state] = following + 1 if done < changes else DEAD
+            table[state] = following + 1 if done < changes and place not in held else DEAD
             if word_id != UNKNOWN:
                 table[state, classes[word_id]] = following
     table[:, OUTSIDE] = DEAD
@@ -46,27 +51,34 @@ def exchanged(alphabet: Alphabet, words: tuple[str, ...], changes: int) -> Autom
 
 
 @lru_cache(maxsize=64)
-def edited(alphabet: Alphabet, words: tuple[str, ...], changes: int, tolerance: int) -> Automaton:
+def edited(
+    alphabet: Alphabet, words: tuple[str, ...], changes: int, tolerance: int, held: frozenset[int] = frozenset()
+) -> Automaton:
     """The texts of up to ``tolerance`` words more or fewer at an edit distance of at most ``changes`` from ``words``:
     so many words exchanged, inserted or removed (Levenshtein 1966).
 
     A state is the number of words read and, for each place of ``words``, the fewest changes that lead there, a row of
     the table of Wagner & Fischer (1974). Rows are without places from which the end is too far.
 
+    Args:
+        held: the places of words that are neither exchanged nor removed.
+
     Raises:
         TooLarge: there are too many such states.
     """
     ids, classes = _classes(alphabet, words)
-    differs = np.ones((int(classes.max()) + 1, len(words)), dtype=np.int16)
+    removal = np.array([changes + 1 if place in held else 1 for place in range(len(words))], dtype=np.int32)
+    differs = np.tile(removal, (int(classes.max()) + 1, 1))
     for place, word_id in enumerate(ids):
         if word_id != UNKNOWN:
             differs[classes[word_id], place] = 0
     least, most = max(0, len(words) - tolerance), len(words) + tolerance
-    rows, first = np.minimum(np.arange(len(words) + 1, dtype=np.int16), changes + 1)[None], 0
+    removals = np.append(np.int32(0), removal.cumsum(dtype=np.int32))
+    rows, first = np.minimum(removals, np.int32(changes + 1))[None], 0
     tables, accepting = [], []
     for read in range(most + 1):
         accepting.append((rows[:, -1] <= changes) & (read >= least))
-        following = _capped(_after_word(rows, differs), changes, least - read - 1, most - read - 1)
+        following = _capped(_after_word(rows, differs, removals), changes, least - read - 1, most - read - 1)
         distinct, number = np.unique(following.reshape(-1, len(words) + 1), axis=0, return_inverse=True)
         alive = (distinct <= changes).any(1)
         first += len(rows)
@@ -93,17 +105,17 @@ def _classes(alphabet: Alphabet, words: Sequence[str]) -> tuple[list[int], Ints]
     return ids, classes
 
 
-def _after_word(rows: Costs, differs: Costs) -> Costs:
+def _after_word(rows: Costs, differs: Costs, removals: Costs) -> Costs:
     """The rows ``[S, C, N + 1]`` after one more word of each class, from ``rows [S, N + 1]``.
 
     Args:
-        differs: ``[C, N]``, 1 where a word of the class is not the word of the text, else 0.
+        differs: ``[C, N]``, what it costs to have a word of the class in place of the word of the text.
+        removals: ``[N + 1]``, what it costs to remove all words before each place.
     """
     kept_or_exchanged = rows[:, None, :-1] + differs
     inserted = np.broadcast_to(rows[:, None] + 1, (len(rows), len(differs), rows.shape[1]))
     after = np.concatenate([inserted[..., :1], np.minimum(kept_or_exchanged, inserted[..., 1:])], axis=2)
-    places = np.arange(rows.shape[1], dtype=rows.dtype)
-    return np.minimum.accumulate(after - places, axis=2) + places  # words of the text removed after it
+    return np.minimum.accumulate(after - removals, axis=2) + removals  # words of the text removed after it
 
 
 def _capped(rows: Costs, changes: int, least: int, most: int) -> Costs:

@@ -8,16 +8,19 @@ follows all possible readings (subset construction, Rabin & Scott 1959).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from dlmctl.control.automata.dfa import DEAD, OUTSIDE, Automaton, Bools, Ints, reduced, require_size
+from dlmctl.control.automata.dfa import DEAD, OUTSIDE, Automaton, Bools, Ints, TooLarge, reduced
 from dlmctl.control.automata.languages import Alphabet
 from dlmctl.control.automata.syntax import CLASSES
 from dlmctl.text.boundaries import START, Place, moves
 from dlmctl.text.characters import FORBIDDEN, kind
+
+# Limit on an automaton over characters while it is built; the minimal one often has half as many states.
+MAX_CHARACTER_STATES = 1 << 14
 
 # One word for each combination of word classes; every word that no control names is equivalent to one of them.
 SHAPES = ("!", "0", "A", "a", "aA", "Ⓐ", "ⓐ")
@@ -35,8 +38,8 @@ class Reading(NamedTuple):
     Attributes:
         place: the place between two characters, as of ``text.boundaries``.
         state: the state of the automaton over words.
-        word: the word so far, as a node of the trie of named words (-1: no named word begins like this), and its shape;
-            None between words.
+        word: the word so far, as a node of the trie of named words (-1: no named word that matters here begins like
+            this), and its shape; None between words.
     """
 
     place: Place
@@ -81,13 +84,14 @@ class Spelled:
     """
 
     def __init__(self, language: Automaton, alphabet: Alphabet, characters: Sequence[str]) -> None:
-        self.language, self.alphabet = language, alphabet
+        self.language, self.alphabet = reduced(language), alphabet
         # The next state for each state and word; lists are faster than arrays for single look-ups.
-        self.next_state: list[list[int]] = language.table[:, language.classes].tolist()
+        self.next_state: list[list[int]] = self.language.table[:, self.language.classes].tolist()
         self.allows_unnamed = [any(target != DEAD for target in row[: len(SHAPES)]) for row in self.next_state]
-        shape_classes = {int(language.classes[index]) for index in range(len(SHAPES))}
+        shape_classes = {int(self.language.classes[index]) for index in range(len(SHAPES))}
         self.uses_shapes = len(shape_classes) > 1
-        self._children, self._word_at, self._words_below = _trie(alphabet.words)
+        self._children, self._word_at, paths = _trie(alphabet.words)
+        self._followed = self._nodes_that_matter(paths)
         self.named = frozenset(character for word in alphabet.words[len(SHAPES) :] for character in word or "")
         symbols = [self.symbol(character) for character in (*characters, *sorted(self.named))]
         distinct = list(dict.fromkeys(symbol for symbol in symbols if symbol.kind != FORBIDDEN))
@@ -127,7 +131,12 @@ class Spelled:
                 if subset and subset not in number:
                     number[subset] = len(subsets)
                     subsets.append(subset)
-                    require_size(len(subsets), len(symbols) + 1)
+                    if len(subsets) > MAX_CHARACTER_STATES:
+                        raise TooLarge(
+                            "the controls together need an automaton that is too large for a model of tokens.",
+                            remedy="Ask for fewer phrases or changes, shorter texts or repeats, smaller numbers or a "
+                            "simpler pattern.",
+                        )
                 row.append(number[subset] if subset else DEAD)
             rows.append(row)
         accepting = [any(self._accepts(reading) for reading in subset) for subset in subsets]
@@ -141,8 +150,8 @@ class Spelled:
             if tag != "inside" and word is not None:
                 state, word = self._state_after(state, word), None
             if tag != "outside" and state != DEAD:
-                word = self._extended(word, symbol)
-                if not self._can_continue(state, word[0]):
+                word = self._extended(state, word, symbol)
+                if word[0] < 0 and not self.allows_unnamed[state]:
                     continue
             if state != DEAD:
                 readings.append(Reading(place, state, word))
@@ -160,10 +169,12 @@ class Spelled:
             index = _shape_index(shape) if self.uses_shapes else 0
         return self.next_state[state][index]
 
-    def _extended(self, word: tuple[int, Shape] | None, symbol: Symbol) -> tuple[int, Shape]:
-        """A word, or the beginning of one (None), with one more symbol."""
+    def _extended(self, state: int, word: tuple[int, Shape] | None, symbol: Symbol) -> tuple[int, Shape]:
+        """A word after ``state``, or the beginning of one (None), with one more symbol."""
         node, shape = word if word is not None else (0, None)
         child = self._children.get((node, symbol.character), -1)
+        if child not in self._followed[state]:
+            child = -1
         if not self.uses_shapes:
             return child, _NO_SHAPE
         if shape is None:
@@ -176,33 +187,37 @@ class Spelled:
             number = _AFTER_SIGN
         return child, (is_capital, is_alphanumeric or symbol.shape[1], max(case, symbol.shape[2]), number)
 
-    def _can_continue(self, state: int, node: int) -> bool:
-        """Whether the language allows a word with this beginning after ``state``."""
-        if self.allows_unnamed[state]:
-            return True
-        return node >= 0 and any(self.next_state[state][index] != DEAD for index in self._words_below[node])
+    def _nodes_that_matter(self, paths: Mapping[int, Sequence[int]]) -> list[set[int]]:
+        """For each state of the automaton over words, the nodes of the trie that lead to a word which it does not treat
+        like unnamed words of the same shape. All others need no states of their own: after each place of a text only
+        one of its words matters."""
+        shapes = {
+            index: _SHAPE_INDICES[_signature(self.alphabet.words[index] or "")] if self.uses_shapes else 0
+            for index in paths
+        }
+        return [
+            {node for index, path in paths.items() if row[index] != row[shapes[index]] for node in path}
+            for row in self.next_state
+        ]
 
 
-def _trie(words: Sequence[str | None]) -> tuple[dict[tuple[int, str], int], dict[int, int], list[list[int]]]:
+def _trie(words: Sequence[str | None]) -> tuple[dict[tuple[int, str], int], dict[int, int], dict[int, list[int]]]:
     """The trie of the named words; node 0 is the root.
 
     Returns:
-        The child of each node and character; the index in ``words`` of the word that ends at a node; and the indices of
-        the words below each node.
+        The child of each node and character; the index in ``words`` of the word that ends at a node; and the nodes on
+        the way to each word, by its index.
     """
     children: dict[tuple[int, str], int] = {}
     word_at: dict[int, int] = {}
-    below: list[list[int]] = [[]]
+    paths: dict[int, list[int]] = {}
     for index, word in enumerate(words[len(SHAPES) :], start=len(SHAPES)):
-        node = 0
+        node, paths[index] = 0, []
         for character in word or "":
-            if (node, character) not in children:
-                children[node, character] = len(below)
-                below.append([])
-            node = children[node, character]
-            below[node].append(index)
+            node = children.setdefault((node, character), len(children) + 1)
+            paths[index].append(node)
         word_at[node] = index
-    return children, word_at, below
+    return children, word_at, paths
 
 
 def _shape_index(shape: Shape) -> int:
