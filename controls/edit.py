@@ -80,15 +80,10 @@ class Edit(WordControl[EditParams]):
 
     def prepare(self, batch: BatchContext[EditParams]) -> Prepared:
         texts = [tuple(self.split(params.text)) for params in batch.params]
-        sizes_open = batch.unwanted or any(layout.sizes_open for layout in batch.layouts)
-        if isinstance(batch.vocabulary, HuggingFaceTokenizer) and not sizes_open:
-            held = [
-                held_places(len(words), params.changes, draw)
-                for words, params, draw in zip(texts, batch.params, batch.draws, strict=True)
-            ]
-            return exact_control(batch, [_requirement(*row) for row in zip(texts, batch.params, held, strict=True)])
-        requirements = [_requirement(*row) for row in zip(texts, batch.params, strict=True)]
-        if batch.unwanted or isinstance(batch.vocabulary, HuggingFaceTokenizer):
+        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
+            return self._over_tokens(texts, batch)
+        requirements = [requirement_of(*row) for row in zip(texts, batch.params, strict=True)]
+        if batch.unwanted:
             return exact_control(batch, requirements)
         for words in texts:
             known_ids(words, batch.vocabulary, self.name)
@@ -100,6 +95,15 @@ class Edit(WordControl[EditParams]):
         prepared = exact_control(batch, requirements)
         prepared.evidence = _evidence_for([draft.kept for draft in drafts], batch)
         return prepared
+
+    def _over_tokens(self, texts: Sequence[tuple[str, ...]], batch: BatchContext[EditParams]) -> Prepared:
+        """Each row holds about half of the words, if other controls leave a text with them."""
+        requirements = []
+        for words, params, draw, layout in zip(texts, batch.params, batch.draws, batch.layouts, strict=True):
+            is_whole = batch.unwanted or layout.sizes_open
+            held = frozenset[int]() if is_whole else held_places(len(words), params.changes, draw)
+            requirements.append(requirement_of(words, params, held))
+        return exact_control(batch, requirements)
 
     def check(self, params: EditParams, words: Sequence[str]) -> Check:
         """The share of the words that are as in the text; passed if there are at most ``changes`` changes."""
@@ -154,7 +158,8 @@ class DraftWords(Allowed):
         return exact_control(self.batch, self.requirements).negated()
 
 
-def _requirement(words: tuple[str, ...], params: EditParams, held: frozenset[int] = frozenset()) -> Requirement:
+def requirement_of(words: tuple[str, ...], params: EditParams, held: frozenset[int] = frozenset()) -> Requirement:
+    """The requirement of a text in which the words at the places ``held`` stay."""
     if params.tolerance:
         language = partial(edited, words=words, changes=params.changes, tolerance=params.tolerance, held=held)
     else:

@@ -93,8 +93,7 @@ def held_places(count: int, changes: int, draw: Draw) -> frozenset[int]:
     number = int(torch.randint(DRAFTS, (), generator=draw._replace(particle=0).generator(CONTROL)))
     order = torch.randperm(count, generator=Draw(draw.seed, number // 2).generator(CONTROL)).tolist()
     order = order[::-1] if number % 2 else order
-    import os
-    return frozenset(order[max(changes, int(count *float(os.environ.get("SHARE", "0.5"))+.99)) :])
+    return frozenset(order[max(changes, (count + 1) // 2) :])
 
 
 def _template(

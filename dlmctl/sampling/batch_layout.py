@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,14 +18,14 @@ from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import SPECIAL, Layout, batch_layouts, lay_out, uniform_logits
 from dlmctl.diffusion.noise import Draw
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, UnsatisfiableError
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.branches import word_counts
 from dlmctl.sampling.feasible import check_feasible
 from dlmctl.sampling.particles import require_guidance
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.steering import evidence_of
-from dlmctl.sampling.token_layout import lay_out_tokens, word_count_parts
+from dlmctl.sampling.token_layout import lay_out_tokens, layout_without_count, word_count_parts
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
@@ -93,10 +93,13 @@ def _checkpoint_layout(plan: Plan, draw: Draw) -> Layout:
         # Without lengths of training texts nothing says how many tokens a text has: it gets as many as it may.
         fewest = 1 if sum(model.config.sentence_lengths[: most + 1]) else most
         return on_positions(plan, _layout_in_tokens(plan, draw, (fewest, most), most=most))
-    if isinstance(model, TokenLM) and _bounds_words(plan, draw) and most > 1:
+    open_layout = Layout(1 + most, None)
+    if not _bounds_words(plan, draw):
+        return open_layout
+    if isinstance(model, TokenLM) and most > 1:
         # END is one of the new tokens.
         return on_positions(plan, _layout_in_tokens(plan, draw, None, most=most - 1))
-    return Layout(1 + most, None)
+    return _with_sizes(plan, draw, 1 + most, layout_without_count) or open_layout
 
 
 def _bounds_words(plan: Plan, draw: Draw) -> bool:
@@ -122,11 +125,30 @@ def _layout_in_tokens(
     config = plan.pretrained.model.config
     if plan.guide is not None:
         positions = config.length if most is None else min(config.length, most + SPECIAL)
-        batch = batch_context(plan, [(draw, Layout(positions, None))])
-        parts = _parts(plan.guide, batch)
-        if any(isinstance(part.prepared, ExactTokens) for part in parts):
-            return lay_out_tokens(batch, parts, most)
+        layout = _with_sizes(plan, draw, positions, partial(lay_out_tokens, most=most))
+        if layout is not None:
+            return layout
     return lay_out(config, count_range, draw, lengths)
+
+
+def _with_sizes(
+    plan: Plan, draw: Draw, positions: int, lay_out_text: Callable[[BatchContext[Any], Sequence[Part]], Layout]
+) -> Layout | None:
+    """What ``lay_out_text`` makes of the controls of a text over tokens; the layout has open sizes if no text is left
+    by what controls draw by themselves. None if no control is about words."""
+    assert plan.guide is not None
+
+    def layout(*, sizes_open: bool) -> Layout | None:
+        batch = batch_context(plan, [(draw, Layout(positions, None, sizes_open))])
+        parts = _parts(plan.guide, batch)
+        if not any(isinstance(part.prepared, ExactTokens) for part in parts):
+            return None
+        return lay_out_text(batch, parts)._replace(sizes_open=sizes_open)
+
+    try:
+        return layout(sizes_open=False)
+    except UnsatisfiableError:
+        return layout(sizes_open=True)
 
 
 def feasible(plan: Plan, batch: Batch) -> PreparedAll | None:

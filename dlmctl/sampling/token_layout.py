@@ -50,6 +50,18 @@ def word_count_parts(control: Control[Any], batch: BatchContext[Any], parts: Seq
     return [Part("length", 1.0, ExactTokens(batch, rows))] if any(rows) else []
 
 
+def layout_without_count(batch: BatchContext[Any], parts: Sequence[Part]) -> Layout:
+    """The layout of one text that ``parts`` restrict to a language, and whose number of tokens the model chooses.
+
+    Raises:
+        UnsatisfiableError: the language is empty.
+    """
+    for part in parts:
+        if isinstance(part.prepared, ExactTokens):
+            _languages(part)
+    return batch.layouts[0]
+
+
 def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part], most: int | None = None) -> Layout:
     """The layout of one text that ``parts`` restrict to a language.
 

@@ -10,11 +10,10 @@ from controls.edit_drafts import Draft, draft_of
 from dlmctl import Check, Control, ControlParams, Prepared
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.diffusion.noise import Draw
-from dlmctl.errors import ModelError, RecipeError, UserError
+from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling import possible_draws
-from tests.tokens.tokenizers_of_all_kinds import model_of
 
 QUICK = SamplerSettings(steps=4)
 TEXT = "Anna paints two grey cats near the old bridge."
@@ -241,11 +240,6 @@ def test_under_not_a_text_with_unknown_words_excludes_what_is_left_of_it(pretrai
 def test_what_cannot_be_is_said(pretrained, control, said):
     with pytest.raises(RecipeError, match=said):
         drawn(pretrained, control, samples=1)
-
-
-def test_pieces_of_words_are_refused():
-    with pytest.raises(ModelError, match="what the control 'edit' keeps is of words"):
-        drawn(model_of("word pieces"), Edit("Anna paints cats."), samples=1)
 
 
 @pytest.mark.parametrize(("text", "changes"), [("", 1), (" ", 1), (TEXT, 0), (TEXT, 101)])

@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList
 
 import dlmctl
-from controls import Avoid, Contains, Length
+from controls import Avoid, Contains, Edit, Length
 from dlmctl import LogitsControl
 from tests.checkpoint.tiny_gemma import tiny_gemma
 from tests.checkpoint.tiny_uniform import write_duo, write_udlm
@@ -16,6 +16,7 @@ from tests.sampling.test_logits_control import diffused
 
 BOAT = Contains(words=["boat"])
 CONTROLS = {"contains": BOAT, "with a length": BOAT & Length(words=3), "avoid": Avoid(words=["river", "red"])}
+CONTROLS["an edit that others leave no draft"] = Edit("the boat near a river", 2) & Avoid(words=["boat", "river"])
 
 
 def write_gemma(folder):
