@@ -136,11 +136,12 @@ def _with_sizes(
 ) -> Layout | None:
     """What ``lay_out_text`` makes of the controls of a text over tokens; the layout has open sizes if no text is left
     by what controls draw by themselves. None if no control is about words."""
-    assert plan.guide is not None
+    guide = plan.guide
+    assert guide is not None
 
     def layout(*, sizes_open: bool) -> Layout | None:
         batch = batch_context(plan, [(draw, Layout(positions, None, sizes_open))])
-        parts = _parts(plan.guide, batch)
+        parts = _parts(guide, batch)
         if not any(isinstance(part.prepared, ExactTokens) for part in parts):
             return None
         return lay_out_text(batch, parts)._replace(sizes_open=sizes_open)

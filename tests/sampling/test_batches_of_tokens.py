@@ -35,7 +35,12 @@ WRITERS = {
 }
 TEXTS = 4
 PROMPTS = ["the red boat", "a river near", "the"]
-OTHERS = [Contains(words=["boat"]), Avoid(words=["river", "red"]), Pattern(r"(the )?.*"), Edit("the boat on the river", 2, 1)]
+OTHERS = [
+    Contains(words=["boat"]),
+    Avoid(words=["river", "red"]),
+    Pattern(r"(the )?.*"),
+    Edit("the boat on the river", 2, 1),
+]
 SAMPLERS = st.fixed_dictionaries(
     {"new_tokens": st.sampled_from([12, 20]), "steps": st.sampled_from([None, 3, 5, 8, 14])},
     optional={

@@ -88,7 +88,8 @@ def edited(
         if is_too_large(first + len(rows), len(differs)):
             raise TooLarge(
                 f"what up to {changes} changes make of a text of {len(words)} words is too much for an automaton of "
-                f"{MAX_STATES} states, which is needed under `not` and where other controls leave no draft.",
+                f"{MAX_STATES} states, which models of tokens need, and others under `not` and where other controls "
+                "leave no draft.",
                 where="edit",
                 remedy="Allow fewer changes, or less tolerance.",
             )
