@@ -63,7 +63,8 @@ class Edit(WordControl[EditParams]):
 
     Each draw may change the words at some places, chosen at random, and elsewhere only what other controls rule out.
     Words that the evidence of other controls, such as a label, speaks against are chosen more often. Drafts differ in
-    where they change the text, so the best of several (``candidates``) is better than one.
+    where they change the text, so the best of several (``candidates``) is better than one. On models whose tokens are
+    parts of words, a draft holds half of the words, and the model chooses what changes among the others.
     """
 
     name = "edit"
