@@ -22,7 +22,7 @@ from dlmctl.control.automata import (
 from dlmctl.control.automata.totals import Quantity, with_total
 from dlmctl.control.prepared import MissingMember
 from dlmctl.control.whole_words import needs_words
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.word_counts import load_counts
 
 from .phrases import ANY_NUMBER, WordControl
@@ -63,6 +63,9 @@ class TotalControl(WordControl[TotalParams]):
     # What ``lengths`` returned before: it is asked for every text.
     known_lengths: dict[tuple[tuple[int, int], int], list[float]]
 
+    # What each token of a model that writes pieces of words adds to the total; None if such models are refused.
+    quantity_of_tokens: ClassVar[Callable[[HuggingFaceTokenizer], Quantity] | None] = None
+
     @staticmethod
     def quantity(alphabet: Alphabet) -> Quantity:
         """What each word of a vocabulary adds to the total."""
@@ -70,9 +73,11 @@ class TotalControl(WordControl[TotalParams]):
 
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
-        needs_words(model, f"what `{self.name}` counts")
         self.tokenizer, self.usual_lengths = model.tokenizer, model.model.config.sentence_lengths
         self.known_lengths, self.log_frequencies = {}, None
+        if self.quantity_of_tokens is not None and isinstance(model.tokenizer, HuggingFaceTokenizer):
+            return
+        needs_words(model, f"what `{self.name}` counts")
         counts = load_counts(model.folder)
         if counts is not None:
             words = alphabet_of(model.tokenizer).words
@@ -93,11 +98,14 @@ class TotalControl(WordControl[TotalParams]):
         return self.known_lengths[key]
 
     def prepare(self, batch: BatchContext[TotalParams]) -> Prepared:
-        return exact_control(batch, [self._requirement(params) for params in batch.params])
+        return exact_control(batch, [self.requirement(params) for params in batch.params])
 
-    def _requirement(self, params: TotalParams) -> Requirement:
+    def requirement(self, params: TotalParams) -> Requirement:
+        """What a text needs, over words or over tokens."""
         language = partial(_automaton, self.quantity, bounds=params.bounds)
-        return Requirement(self.name, params.bounds, language=language)
+        of_tokens = self.quantity_of_tokens
+        over_tokens = None if of_tokens is None else partial(_token_automaton, of_tokens, bounds=params.bounds)
+        return Requirement(self.name, params.bounds, language=language, over_tokens=over_tokens)
 
     def verdict(self, params: TotalParams, total: int, marks: Sequence[Mark] = ()) -> Check:
         """The score is 1 minus the deviation beyond the tolerance, as a share of the target."""
@@ -110,3 +118,9 @@ class TotalControl(WordControl[TotalParams]):
 @lru_cache(maxsize=64)
 def _automaton(quantity: Callable[[Alphabet], Quantity], alphabet: Alphabet, bounds: tuple[int, int]) -> Automaton:
     return with_total(quantity(alphabet), *bounds)
+
+
+def _token_automaton(
+    quantity: Callable[[HuggingFaceTokenizer], Quantity], tokenizer: HuggingFaceTokenizer, bounds: tuple[int, int]
+) -> Automaton:
+    return with_total(quantity(tokenizer), *bounds)

@@ -1,19 +1,22 @@
 """Texts of so many syllables or characters, exactly, beside other controls."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
 
 from controls import Avoid, Characters, Contains, Infill, Length, Syllables
+from controls.word_totals import TotalParams
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.automata import Alphabet
+from dlmctl.control.automata.exact_tokens import token_language
 from dlmctl.control.automata.totals import quantity, with_total
 from dlmctl.errors import ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.syllables import syllables_of_words
-from tests.tokens.tokenizers_of_all_kinds import model_of
+from tests.tokens.tokenizers_of_all_kinds import KINDS, model_of, tokenizer_of
 
 QUICK = SamplerSettings(steps=4)
 COUNTED = {
@@ -91,10 +94,48 @@ def test_what_cannot_be_is_said(pretrained, control, said):
         drawn(pretrained, control, samples=1)
 
 
-@pytest.mark.parametrize("control", COUNTED)
-def test_pieces_of_words_are_refused(control):
-    with pytest.raises(ModelError, match=f"what `{control.name}` counts is of words"):
-        drawn(model_of("word pieces"), control(9), samples=1)
+def test_syllables_of_pieces_of_words_are_refused():
+    with pytest.raises(ModelError, match="what `syllables` counts is of words"):
+        drawn(model_of("word pieces"), Syllables(9), samples=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "control",
+    [Characters(34), Characters(24, tolerance=2) & Contains("old bridge"), ~Characters(12, tolerance=9)],
+    ids=["alone", "beside contains", "under not"],
+)
+def test_characters_of_tokens(kind, control):
+    result = drawn(model_of(kind), control, samples=8)
+    assert result.success == 1.0
+    sizes = [len(sample.text) for sample in result]
+    if control.name == "not":
+        assert all(not 3 <= size <= 21 for size in sizes)
+    else:
+        assert all(size == 34 for size in sizes) or all(22 <= size <= 26 for size in sizes)
+    assert all(sample.text == sample.text.strip() and sample.text.isprintable() for sample in result)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_language_of_characters_over_tokens(kind):
+    tokenizer = tokenizer_of(kind)
+    params = TotalParams(number=9, tolerance=1)
+    automaton = token_language(tokenizer, [Characters(9, tolerance=1).requirement(params)])
+    stream, accepted = random.Random(0), 0
+    plain = [at for at, string in enumerate(tokenizer.strings) if string and string.isascii() and string.strip()]
+    for _ in range(4000):
+        ids = stream.choices(plain, k=stream.randint(1, 5))
+        text = tokenizer.decode(ids)
+        is_line = text.isprintable() and "  " not in text and not text.startswith(" ")
+        wanted = len(text) in (8, 9, 10) and is_line and not any(tokenizer.strings[at].endswith(b" ") for at in ids)
+        accepted += wanted
+        assert automaton.accepts(ids) == wanted, text
+    assert accepted > 100
+
+
+def test_characters_over_tokens_with_too_many_numbers_of_words_are_refused():
+    with pytest.raises(RecipeError, match="characters and length: the controls together need an automaton of more"):
+        drawn(model_of("bytes"), Characters(90) & Length(19), samples=1)
 
 
 @pytest.mark.parametrize("params", [{"number": 0}, {"number": 2001}, {"number": 7, "tolerance": -1}, {}])

@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList
 
 import dlmctl
-from controls import Avoid, Contains, Length
+from controls import Avoid, Characters, Contains, Length
 from dlmctl import LogitsControl
 from tests.checkpoint.tiny_gemma import tiny_gemma
 from tests.checkpoint.tiny_uniform import write_duo, write_udlm
@@ -16,6 +16,8 @@ from tests.sampling.test_logits_control import diffused
 
 BOAT = Contains(words=["boat"])
 CONTROLS = {"contains": BOAT, "with a length": BOAT & Length(words=3), "avoid": Avoid(words=["river", "red"])}
+# Checked in the text as it is written.
+WRITTEN = {"characters": BOAT & Characters(24, tolerance=1)}
 
 
 def write_gemma(folder):
@@ -33,7 +35,7 @@ def model(request, tmp_path_factory):
     return dlmctl.load(request.param(tmp_path_factory.mktemp("words") / "m"))
 
 
-@pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
+@pytest.mark.parametrize("control", [*CONTROLS.values(), *WRITTEN.values()], ids=[*CONTROLS, *WRITTEN])
 @pytest.mark.parametrize("steps", [None, 4])
 def test_words_hold(model, control, steps):
     sampler = {"precision": "fp32", "steps": steps}

@@ -9,7 +9,7 @@ from dlmctl.control.automata.dfa import Automaton, TooLarge
 from dlmctl.control.automata.exact_rows import ExactRows
 from dlmctl.control.automata.joint import SHARPNESS, JointAutomata
 from dlmctl.control.automata.languages import Alphabet, ended, everything, in_order, stopped
-from dlmctl.control.automata.lifted import Units, characters_for, lifted, units_of
+from dlmctl.control.automata.lifted import MAX_TOKEN_CELLS, MAX_TOKEN_STATES, Units, characters_for, lifted, units_of
 from dlmctl.control.automata.phrases import Language, with_phrases
 from dlmctl.control.automata.product import complement, intersect_all, intersection
 from dlmctl.control.automata.requirement import Requirement
@@ -87,6 +87,23 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
 
 
 def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    about_words = [required for required in requirements if required.over_tokens is None]
+    parts = [(_joined_names(about_words), _spelled_language(tokenizer, about_words))] if about_words else []
+    for required in requirements:
+        if required.over_tokens is not None:
+            parts.append((required.name, required.over_tokens(tokenizer)))
+    for name, automaton in parts:
+        if automaton.empty:
+            raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
+    try:
+        return intersect_all(parts, MAX_TOKEN_STATES, MAX_TOKEN_CELLS)
+    except RecipeError as error:
+        where = error.where or _joined_names(requirements)
+        raise type(error)(error.what, where=where, remedy=error.remedy) from None
+
+
+def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    """The language of requirements on words, spelled out in tokens; it may be empty."""
     units, name = _units(tokenizer), _joined_names(requirements)
     for required in requirements:
         if required.needs_words:
@@ -95,17 +112,12 @@ def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requ
     characters, size_error = characters_for(units), TooLarge("")
     for language in (_in_any_order, _in_given_order):
         try:
-            automaton = lifted(Spelled(language(requirements, alphabet), alphabet, characters), units)
-            break
+            return lifted(Spelled(language(requirements, alphabet), alphabet, characters), units)
         except TooLarge as error:
             size_error = error
         except RecipeError as error:
             raise type(error)(error.what, where=error.where or name, remedy=error.remedy) from None
-    else:
-        raise RecipeError(size_error.what, where=name, remedy=size_error.remedy)
-    if automaton.empty:
-        raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
-    return automaton
+    raise RecipeError(size_error.what, where=name, remedy=size_error.remedy)
 
 
 @lru_cache(maxsize=2)
@@ -150,8 +162,10 @@ def _phrases(requirements: Sequence[Requirement], alphabet: Alphabet) -> list[tu
 def _negation(row: Sequence[Requirement]) -> Requirement:
     """The requirement that a text does not satisfy all of ``row``."""
     name = f"not {_joined_names(row)}"
-    words = tuple(word for required in row for word in required.words)
     key = ("not", *((required.name, required.key) for required in row))
+    if any(required.over_tokens is not None for required in row):
+        return Requirement(name, key, over_tokens=lambda tokenizer: complement(token_language(tokenizer, row)))
+    words = tuple(word for required in row for word in required.words)
     return Requirement(name, key, words, lambda alphabet: complement(_in_any_order(row, alphabet)), needs_words=False)
 
 

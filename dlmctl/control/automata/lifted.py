@@ -18,8 +18,8 @@ from dlmctl.control.automata.dfa import DEAD, Automaton, Bools, Ints, TooLarge, 
 from dlmctl.control.automata.spelled import Spelled
 from dlmctl.text.characters import kind
 
-# Limit on a table over tokens, of which a step of inference holds a copy per row.
-MAX_TOKEN_CELLS = 1 << 22
+# Limits on an automaton over tokens and its table, of which a step of inference holds a copy per row if it is full.
+MAX_TOKEN_STATES, MAX_TOKEN_CELLS = 1 << 14, 1 << 22
 # UTF-8 prefixes that are tokens of many vocabularies, and whose characters are of several types: emoji; quotation marks
 # and dashes; accented letters. A token may end with them.
 _ENDING_LEADS = (b"\xf0\x9f", b"\xe2\x80", b"\xc3")

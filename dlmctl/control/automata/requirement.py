@@ -8,6 +8,7 @@ from typing import NamedTuple
 from dlmctl.control.automata.dfa import Automaton
 from dlmctl.control.automata.languages import Alphabet, length, pattern
 from dlmctl.control.automata.syntax import Literal, Node, labels
+from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 
 class Requirement(NamedTuple):
@@ -21,6 +22,8 @@ class Requirement(NamedTuple):
             None if texts over that alphabet always satisfy it.
         phrases: words of phrases that must all occur, in any order.
         needs_words: whether a text needs each of ``words``.
+        over_tokens: builds the automaton over the tokens of a model that writes pieces of words, if it is not that over
+            words, spelled out.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Requirement(NamedTuple):
     language: Callable[[Alphabet], Automaton | None] | None = None
     phrases: tuple[tuple[str, ...], ...] = ()
     needs_words: bool = True
+    over_tokens: Callable[[HuggingFaceTokenizer], Automaton] | None = None
 
 
 def pattern_requirement(name: str, tree: Node) -> Requirement:
