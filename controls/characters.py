@@ -49,6 +49,7 @@ class Characters(TotalControl):
 
     name = "characters"
     unit = "characters"
+    counts_tokens = True
     quantity = staticmethod(_quantity)
     quantity_of_tokens = staticmethod(_quantity_of_tokens)
 

@@ -63,19 +63,24 @@ class TotalControl(WordControl[TotalParams]):
     # What ``lengths`` returned before: it is asked for every text.
     known_lengths: dict[tuple[tuple[int, int], int], list[float]]
 
-    # What each token of a model that writes pieces of words adds to the total; None if such models are refused.
-    quantity_of_tokens: ClassVar[Callable[[HuggingFaceTokenizer], Quantity] | None] = None
+    # Whether it counts on models whose tokens are parts of words, too.
+    counts_tokens: ClassVar[bool] = False
 
     @staticmethod
     def quantity(alphabet: Alphabet) -> Quantity:
         """What each word of a vocabulary adds to the total."""
         raise MissingMember
 
+    @staticmethod
+    def quantity_of_tokens(tokenizer: HuggingFaceTokenizer) -> Quantity:
+        """What each token adds to the total, if tokens are parts of words."""
+        raise MissingMember
+
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
         self.tokenizer, self.usual_lengths = model.tokenizer, model.model.config.sentence_lengths
         self.known_lengths, self.log_frequencies = {}, None
-        if self.quantity_of_tokens is not None and isinstance(model.tokenizer, HuggingFaceTokenizer):
+        if self.counts_tokens and isinstance(model.tokenizer, HuggingFaceTokenizer):
             return
         needs_words(model, f"what `{self.name}` counts")
         counts = load_counts(model.folder)
@@ -103,8 +108,7 @@ class TotalControl(WordControl[TotalParams]):
     def requirement(self, params: TotalParams) -> Requirement:
         """What a text needs, over words or over tokens."""
         language = partial(_automaton, self.quantity, bounds=params.bounds)
-        of_tokens = self.quantity_of_tokens
-        over_tokens = None if of_tokens is None else partial(_token_automaton, of_tokens, bounds=params.bounds)
+        over_tokens = partial(_token_automaton, self.quantity_of_tokens, bounds=params.bounds)
         return Requirement(self.name, params.bounds, language=language, over_tokens=over_tokens)
 
     def verdict(self, params: TotalParams, total: int, marks: Sequence[Mark] = ()) -> Check:

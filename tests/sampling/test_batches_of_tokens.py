@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dlmctl
-from controls import Avoid, Characters, Contains, Length, Pattern
+from controls import Avoid, Characters, Contains, Length, Lexicon, Pattern
 from dlmctl.errors import RecipeError
 from tests.checkpoint.tiny_blocks import write_llada2, write_sdar
 from tests.checkpoint.tiny_encoders import write_encoder
@@ -35,7 +35,13 @@ WRITERS = {
 }
 TEXTS = 4
 PROMPTS = ["the red boat", "a river near", "the"]
-OTHERS = [Contains(words=["boat"]), Avoid(words=["river", "red"]), Pattern(r"(the )?.*"), Characters(14, tolerance=6)]
+OTHERS = [
+    Contains(words=["boat"]),
+    Avoid(words=["river", "red"]),
+    Pattern(r"(the )?.*"),
+    Characters(14, tolerance=6),
+    Lexicon(words=["boat", "red", "river"]),
+]
 SAMPLERS = st.fixed_dictionaries(
     {"new_tokens": st.sampled_from([12, 20]), "steps": st.sampled_from([None, 3, 5, 8, 14])},
     optional={

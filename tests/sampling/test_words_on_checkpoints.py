@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList
 
 import dlmctl
-from controls import Avoid, Characters, Contains, Length
+from controls import Avoid, Characters, Contains, Length, Lexicon
 from dlmctl import LogitsControl
 from tests.checkpoint.tiny_gemma import tiny_gemma
 from tests.checkpoint.tiny_uniform import write_duo, write_udlm
@@ -15,7 +15,12 @@ from tests.checkpoint.tiny_vendors import write_bd3lm, write_dream, write_llada,
 from tests.sampling.test_logits_control import diffused
 
 BOAT = Contains(words=["boat"])
-CONTROLS = {"contains": BOAT, "with a length": BOAT & Length(words=3), "avoid": Avoid(words=["river", "red"])}
+CONTROLS = {
+    "contains": BOAT,
+    "with a length": BOAT & Length(words=3),
+    "avoid": Avoid(words=["river", "red"]),
+    "lexicon": BOAT & Lexicon(words=["boat", "red", "river"], min_words=2),
+}
 # Checked in the text as it is written.
 WRITTEN = {"characters": BOAT & Characters(24, tolerance=1)}
 

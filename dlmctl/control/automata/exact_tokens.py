@@ -9,11 +9,21 @@ from dlmctl.control.automata.dfa import Automaton, TooLarge
 from dlmctl.control.automata.exact_rows import ExactRows
 from dlmctl.control.automata.joint import SHARPNESS, JointAutomata
 from dlmctl.control.automata.languages import Alphabet, ended, everything, in_order, stopped
-from dlmctl.control.automata.lifted import MAX_TOKEN_CELLS, MAX_TOKEN_STATES, Units, characters_for, lifted, units_of
+from dlmctl.control.automata.lifted import (
+    MAX_SPARSE_CELLS,
+    MAX_SPARSE_STATES,
+    MAX_TOKEN_CELLS,
+    Units,
+    characters_for,
+    lifted,
+    too_large,
+    units_of,
+)
 from dlmctl.control.automata.phrases import Language, with_phrases
 from dlmctl.control.automata.product import complement, intersect_all, intersection
 from dlmctl.control.automata.requirement import Requirement
 from dlmctl.control.automata.spelled import Spelled, alphabet_for
+from dlmctl.control.automata.transitions import is_sparse
 from dlmctl.errors import RecipeError, UnsatisfiableError
 from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
@@ -55,7 +65,9 @@ class ExactTokens(ExactRows[Requirement]):
             device=self.batch.device,
         )
 
-    def negated(self) -> ExactTokens:
+    def negated(self) -> ExactTokens | None:
+        if not all(required.has_complement for row in self.demands for required in row):
+            return None
         rows = [[_negation(row)] if row else [] for row in self.demands]
         return ExactTokens(self.batch, rows)
 
@@ -96,7 +108,10 @@ def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requ
         if automaton.empty:
             raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
     try:
-        return intersect_all(parts, MAX_TOKEN_STATES, MAX_TOKEN_CELLS)
+        automaton = intersect_all(parts, MAX_SPARSE_STATES, MAX_SPARSE_CELLS)
+        if automaton.table.size > MAX_TOKEN_CELLS and not is_sparse(automaton):
+            raise too_large()
+        return automaton
     except RecipeError as error:
         where = error.where or _joined_names(requirements)
         raise type(error)(error.what, where=where, remedy=error.remedy) from None

@@ -61,9 +61,7 @@ def complement(automaton: Automaton) -> Automaton:
     return reduced(Automaton(automaton.classes, table, ~np.append(automaton.accepting, False)))
 
 
-def intersect_all(
-    parts: Sequence[tuple[str, Automaton]], most: int = MAX_STATES, cells: int = MAX_CELLS
-) -> Automaton:
+def intersect_all(parts: Sequence[tuple[str, Automaton]], most: int = MAX_STATES, cells: int = MAX_CELLS) -> Automaton:
     """The texts that are in the languages of all parts.
 
     Args:
@@ -79,7 +77,9 @@ def intersect_all(
     for index, (name, part) in enumerate(parts[1:], start=1):
         joint = reduced(intersection(joint, part, most, cells))
         if joint.empty:
-            conflicting = [other for other, automaton in parts[:index] if intersection(automaton, part, most, cells).empty]
+            conflicting = [
+                other for other, automaton in parts[:index] if intersection(automaton, part, most, cells).empty
+            ]
             names = conflicting[:1] or [other for other, _ in parts[:index]]
             raise UnsatisfiableError(
                 f"no text satisfies {', '.join(dict.fromkeys(names))} and {name} together.",

@@ -24,6 +24,7 @@ class Requirement(NamedTuple):
         needs_words: whether a text needs each of ``words``.
         over_tokens: builds the automaton over the tokens of a model that writes pieces of words, if it is not that over
             words, spelled out.
+        has_complement: whether the texts that are not in the language are those that violate the requirement.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Requirement(NamedTuple):
     phrases: tuple[tuple[str, ...], ...] = ()
     needs_words: bool = True
     over_tokens: Callable[[HuggingFaceTokenizer], Automaton] | None = None
+    has_complement: bool = True
 
 
 def pattern_requirement(name: str, tree: Node) -> Requirement:

@@ -1,0 +1,117 @@
+"""`lexicon` on models whose tokens are parts of words."""
+
+import random
+
+import numpy as np
+import pytest
+
+from controls import Avoid, Characters, Contains, Length, Lexicon, Pattern
+from controls.function_words import is_function_word
+from controls.lexicon_of_tokens import lexicon_of_tokens
+from controls.word_bounds import word_filter
+from dlmctl.control.automata.dfa import DEAD
+from dlmctl.control.automata.exact_tokens import token_language
+from dlmctl.errors import RecipeError
+from dlmctl.generation.generate import generate
+from dlmctl.recipe.settings import SamplerSettings
+from tests.tokens.tokenizers_of_all_kinds import KINDS, model_of, tokenizer_of
+
+QUICK = SamplerSettings(steps=4)
+WORDS = ["pub", "river", "old", "town", "soup", "cook", "grey", "cats", "riverside", "Anna", "quiet"]
+
+
+def automaton_of(kind, words=WORDS, passes=True, least=0):
+    tokenizer = tokenizer_of(kind)
+    conditions = word_filter(words, None, (None, "word"), {}, None)
+    return tokenizer, token_language(tokenizer, [lexicon_of_tokens(conditions, passes, least, tokenizer)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("params", [{}, {"function_words": False}, {"min_words": 3}], ids=str)
+def test_whatever_the_automaton_accepts_passes(kind, params):
+    tokenizer, automaton = automaton_of(kind, WORDS, params.get("function_words", True), params.get("min_words", 0))
+    members = [np.flatnonzero(automaton.classes == label) for label in range(automaton.table.shape[1])]
+    lexicon, stream, texts = Lexicon(words=WORDS, **params), random.Random(0), set()
+    for _ in range(600):
+        state, ids = 0, []
+        while not (automaton.accepting[state] and (len(ids) > 12 or stream.random() < 0.2)):
+            label = stream.choice(np.flatnonzero(automaton.table[state] != DEAD).tolist())
+            ids.append(int(stream.choice(members[label].tolist())))
+            state = int(automaton.table[state, label])
+        words = tokenizer.words([tokenizer.start_id, *ids, tokenizer.end_id])
+        assert lexicon(words).passed, (tokenizer.decode(ids), lexicon(words).why)
+        texts.add(tokenizer.decode(ids))
+    assert len(texts) > 300
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "accepted"),
+    [
+        ("bytes", "The old town has a pub near the river.", True),
+        ("bytes", "Isn't it quiet? Anna's old (grey) cats...", True),
+        ("bytes", '"The soup," she said.', False),
+        ("bytes", '"The soup," the cook-cats.\nOld town!', True),
+        ("bytes", "The old bridge", False),
+        ("bytes", "The oldtown", False),
+        ("bytes", "Old.town", False),
+        ("bytes", "", False),
+        ("word pieces", "The old town has a pub near the river.", True),
+        ("word pieces", "The old crowns", False),
+        ("sentence pieces", "In the old town you can cook.", True),
+        ("sentence pieces", "In the new town you can cook.", False),
+    ],
+)
+def test_sentences_as_the_tokenizer_writes_them(kind, text, accepted):
+    tokenizer, automaton = automaton_of(kind)
+    if accepted:  # what these tokenizers can write is in their few sentences
+        assert tokenizer.decode(tokenizer.encode_text(text)) == text.replace(" .", ".")
+    assert automaton.accepts(tokenizer.encode_text(text)[1:-1]) == accepted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "other",
+    [Contains("cook"), Length(6), Avoid("the", "The") & Characters(24, tolerance=4), Pattern("<any>* (is|was) <any>*")],
+    ids=["contains", "length", "avoid and characters", "pattern"],
+)
+def test_other_controls_hold_as_well(kind, other):
+    result = generate(Lexicon(words=WORDS, min_words=2) & other, model=model_of(kind), samples=4, sampler=QUICK)
+    assert result.success == 1.0
+    assert len({sample.text for sample in result}) > 1
+
+
+def test_under_not_it_guides(recwarn):
+    lexicon = Lexicon(words=WORDS)
+    result = generate(~lexicon, model=model_of("bytes"), samples=8, sampler=QUICK)
+    assert [sample.passed for sample in result] == [not lexicon(sample.words).passed for sample in result]
+
+
+@pytest.mark.parametrize("kind", ["bytes"])
+def test_bounds_choose_among_the_words_of_a_table(kind, tmp_path):
+    table = tmp_path / "norms.csv"
+    table.write_text("word,level\npub,1\nriver,2\nold,1\ntown,3\nice cream,1\n")
+    lexicon = Lexicon(table=str(table), level=[1, 2], min_words=2)
+    result = generate(lexicon, model=model_of(kind), samples=8, sampler=QUICK)
+    content = {word.lower() for sample in result for word in sample.words if not is_function_word(word)}
+    assert result.success == 1.0
+    assert content <= {"pub", "river", "old"}
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"letters": [3, 5]}, "bounds alone list none. Give `words`, a `file` or a `table` as well."),
+        ({"words": ["pub"], "where": {"tag": "NOUN"}}, "`where` selects among whole words"),
+        ({"words": ["слово", "ice cream"]}, "this model's tokens write none of the 2 words that fit"),
+        ({"words": ["pub"], "letters": [5, 9]}, "this model's tokens write none of the 0 words that fit"),
+    ],
+)
+def test_what_cannot_be_is_said(params, said):
+    with pytest.raises(RecipeError) as caught:
+        generate(Lexicon(**params), model=model_of("word pieces"), samples=1, sampler=QUICK)
+    assert said in str(caught.value)
+
+
+def test_words_that_the_tokens_cannot_write_are_named(caplog):
+    generate(Lexicon(words=["pub", "слово", "ice cream"]), model=model_of("word pieces"), samples=1, sampler=QUICK)
+    assert "of the 3 words of the list the model knows 1; it does not know 'слово'" in caplog.text
