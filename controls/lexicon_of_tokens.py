@@ -46,7 +46,7 @@ def lexicon_of_tokens(words: WordFilter, passes: bool, least: int, tokenizer: Hu
         warn_once(f"lexicon: {unmet}")
     language = partial(_language, entries=tuple(_entries(known, passes)), least=least)
     key = (tuple(sorted(known)), passes, least)
-    return Requirement("lexicon", key, over_tokens=language, has_complement=False)
+    return Requirement("lexicon", key, over_tokens=language, weighs_lengths=False, has_complement=False)
 
 
 @lru_cache(maxsize=64)

@@ -80,18 +80,27 @@ def test_other_controls_hold_as_well(kind, other):
     assert len({sample.text for sample in result}) > 1
 
 
-def test_under_not_it_guides(recwarn):
+def test_texts_have_as_many_tokens_as_without_it():
+    """Of a short text it is likelier that all words are in a list, but the list is no wish for short texts."""
+    model, lexicon = model_of("bytes"), Lexicon(words=["pub", "river"], function_words=False)
+    result = generate(lexicon, model=model, samples=32, sampler=QUICK)
+    sizes = [len(model.tokenizer.encode_text(sample.text)[1:-1]) for sample in result]
+    weights = np.array(model.model.config.sentence_lengths)
+    usual = weights @ np.arange(len(weights)) / weights.sum()
+    assert np.mean(sizes) == pytest.approx(usual, rel=0.3)
+
+
+def test_under_not_it_guides():
     lexicon = Lexicon(words=WORDS)
     result = generate(~lexicon, model=model_of("bytes"), samples=8, sampler=QUICK)
     assert [sample.passed for sample in result] == [not lexicon(sample.words).passed for sample in result]
 
 
-@pytest.mark.parametrize("kind", ["bytes"])
-def test_bounds_choose_among_the_words_of_a_table(kind, tmp_path):
+def test_bounds_choose_among_the_words_of_a_table(tmp_path):
     table = tmp_path / "norms.csv"
     table.write_text("word,level\npub,1\nriver,2\nold,1\ntown,3\nice cream,1\n")
     lexicon = Lexicon(table=str(table), level=[1, 2], min_words=2)
-    result = generate(lexicon, model=model_of(kind), samples=8, sampler=QUICK)
+    result = generate(lexicon, model=model_of("bytes"), samples=8, sampler=QUICK)
     content = {word.lower() for sample in result for word in sample.words if not is_function_word(word)}
     assert result.success == 1.0
     assert content <= {"pub", "river", "old"}

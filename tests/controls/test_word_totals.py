@@ -133,6 +133,13 @@ def test_the_language_of_characters_over_tokens(kind):
     assert accepted > 100
 
 
+def test_over_tokens_characters_bound_the_size_of_a_text(pretrained):
+    model = model_of("bytes")
+    assert Characters(20, tolerance=4).for_model(model).range_of(0) == (1, 24)
+    assert Characters(900).for_model(model).range_of(0) == (1, model.model.config.length - 1)
+    assert Characters(20).for_model(pretrained).range_of(0)[1] > 1000
+
+
 def test_characters_over_tokens_with_too_many_numbers_of_words_are_refused():
     with pytest.raises(RecipeError, match="characters and length: the controls together need an automaton of more"):
         drawn(model_of("bytes"), Characters(90) & Length(19), samples=1)

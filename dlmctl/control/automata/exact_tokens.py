@@ -34,6 +34,11 @@ from dlmctl.text.tokens import plain_words
 class ExactTokens(ExactRows[Requirement]):
     """Makes the text of each row satisfy the requirements on its words exactly, on models of tokens."""
 
+    @property
+    def tokenizer(self) -> HuggingFaceTokenizer:
+        assert isinstance(self.batch.vocabulary, HuggingFaceTokenizer)
+        return self.batch.vocabulary
+
     @cached_property
     def languages(self) -> list[Automaton]:
         """The language of each row over tokens, for any number of tokens.
@@ -41,9 +46,12 @@ class ExactTokens(ExactRows[Requirement]):
         Raises:
             RecipeError: no text satisfies all requirements of a row.
         """
-        tokenizer = self.batch.vocabulary
-        assert isinstance(tokenizer, HuggingFaceTokenizer)
-        return [token_language(tokenizer, row) for row in self.demands]
+        return [token_language(self.tokenizer, row) for row in self.demands]
+
+    def weighing_lengths(self) -> list[Automaton]:
+        """The languages of those requirements of each row that weigh numbers of tokens; not of rows without any."""
+        weighing = [[required for required in row if required.weighs_lengths] for row in self.demands]
+        return [token_language(self.tokenizer, row) for row in weighing if row]
 
     @cached_property
     def joint(self) -> JointAutomata:
