@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from dlmctl import Check, Pretrained
-from dlmctl.control.automata import Alphabet
-from dlmctl.control.automata.totals import Quantity, quantity
+from dlmctl import Check
+from dlmctl.control.automata import Alphabet, Automaton
+from dlmctl.control.automata.totals import Quantity, quantity, with_total
 from dlmctl.text import written_length
 from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
@@ -49,23 +49,11 @@ class Characters(TotalControl):
 
     name = "characters"
     unit = "characters"
-    counts_tokens = True
     quantity = staticmethod(_quantity)
-    quantity_of_tokens = staticmethod(_quantity_of_tokens)
-    # The most words of a text over tokens; None over words.
-    most_words: int | None = None
 
-    def attach(self, model: Pretrained) -> None:
-        super().attach(model)
-        is_over_tokens = isinstance(model.tokenizer, HuggingFaceTokenizer)
-        self.most_words = model.model.config.length - 1 if is_over_tokens else None
-
-    def word_range(self, params: TotalParams) -> tuple[int, int]:
-        """Over tokens no more words than characters or positions: of a text with so few, the number of tokens is
-        settled before it is drawn."""
-        if self.most_words is None:
-            return super().word_range(params)
-        return 1, min(params.bounds[1], self.most_words)
+    @staticmethod
+    def over_tokens(tokenizer: HuggingFaceTokenizer, bounds: tuple[int, int]) -> Automaton:
+        return with_total(_quantity_of_tokens(tokenizer), *bounds)
 
     def check(self, params: TotalParams, words: Sequence[str]) -> Check:
         """Counts the characters of the words as they are written with the usual spaces."""

@@ -80,6 +80,14 @@ def test_other_controls_hold_as_well(kind, other):
     assert len({sample.text for sample in result}) > 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("params", [{"letters": [3, 4]}, {"syllables": [1, 1], "function_words": False}], ids=str)
+def test_bounds_alone_choose_among_words_of_one_token(kind, params):
+    result = generate(Lexicon(**params), model=model_of(kind), samples=8, sampler=QUICK)
+    assert result.success == 1.0
+    assert len({word for sample in result for word in sample.words}) > 10
+
+
 def test_texts_have_as_many_tokens_as_without_it():
     """Of a short text it is likelier that all words are in a list, but the list is no wish for short texts."""
     model, lexicon = model_of("bytes"), Lexicon(words=["pub", "river"], function_words=False)
@@ -109,10 +117,11 @@ def test_bounds_choose_among_the_words_of_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"letters": [3, 5]}, "bounds alone list none. Give `words`, a `file` or a `table` as well."),
         ({"words": ["pub"], "where": {"tag": "NOUN"}}, "`where` selects among whole words"),
-        ({"words": ["слово", "ice cream"]}, "this model's tokens write none of the 2 words that fit"),
-        ({"words": ["pub"], "letters": [5, 9]}, "this model's tokens write none of the 0 words that fit"),
+        ({"words": ["слово", "ice cream"]}, "this model's tokens write no word that fits"),
+        ({"words": ["pub"], "letters": [5, 9]}, "this model's tokens write no word that fits"),
+        ({"letters": [40, 50]}, "this model's tokens write no word that fits"),
+        ({"zipf": [4, None]}, "the model has no counts of its training text"),
     ],
 )
 def test_what_cannot_be_is_said(params, said):

@@ -10,9 +10,10 @@ from controls import Avoid, Characters, Contains, Infill, Length, Syllables
 from controls.word_totals import TotalParams
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.automata import Alphabet
+from dlmctl.control.automata.dfa import DEAD, shortest
 from dlmctl.control.automata.exact_tokens import token_language
 from dlmctl.control.automata.totals import quantity, with_total
-from dlmctl.errors import ModelError, RecipeError, UserError
+from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.syllables import syllables_of_words
@@ -94,11 +95,6 @@ def test_what_cannot_be_is_said(pretrained, control, said):
         drawn(pretrained, control, samples=1)
 
 
-def test_syllables_of_pieces_of_words_are_refused():
-    with pytest.raises(ModelError, match="what `syllables` counts is of words"):
-        drawn(model_of("word pieces"), Syllables(9), samples=1)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "control",
@@ -133,11 +129,52 @@ def test_the_language_of_characters_over_tokens(kind):
     assert accepted > 100
 
 
-def test_over_tokens_characters_bound_the_size_of_a_text(pretrained):
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "control",
+    [Syllables(7), Syllables(9, tolerance=1) & Contains("and"), Syllables(6) & Length(5)],
+    ids=["alone", "beside contains", "beside length"],
+)
+def test_syllables_of_tokens(kind, control):
+    result = drawn(model_of(kind), control, samples=8)
+    assert result.success == 1.0
+    assert len({sample.text for sample in result}) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_the_automaton_of_syllables_accepts_has_as_many(kind):
+    tokenizer = tokenizer_of(kind)
+    automaton = token_language(tokenizer, [Syllables(7).requirement(TotalParams(number=7, tolerance=2))])
+    members = [np.flatnonzero(automaton.classes == label) for label in range(automaton.table.shape[1])]
+    steps = shortest(automaton)
+    stream, texts = random.Random(0), set()
+    for _ in range(400):
+        state, ids = 0, []
+        while not (automaton.accepting[state] and stream.random() < 0.5):
+            labels = np.flatnonzero(automaton.table[state] != DEAD).tolist()
+            if len(ids) > 9:  # to an end
+                labels = [label for label in labels if steps[automaton.table[state, label]] < max(1, steps[state])]
+            if not labels:
+                break
+            label = stream.choice(labels)
+            ids.append(int(stream.choice(members[label].tolist())))
+            state = int(automaton.table[state, label])
+        words = tokenizer.words([tokenizer.start_id, *ids, tokenizer.end_id])
+        assert Syllables(7, tolerance=2)(words).passed, tokenizer.decode(ids)
+        texts.add(tokenizer.decode(ids))
+    assert len(texts) > 200
+
+
+def test_syllables_over_tokens_under_not_are_checked():
+    result = drawn(model_of("bytes"), ~Syllables(9), samples=12)
+    assert [sample.passed for sample in result] == [not Syllables(9)(sample.words).passed for sample in result]
+
+
+@pytest.mark.parametrize("control", COUNTED)
+def test_over_tokens_the_size_of_a_text_is_bounded(pretrained, control):
     model = model_of("bytes")
-    assert Characters(20, tolerance=4).for_model(model).range_of(0) == (1, 24)
-    assert Characters(900).for_model(model).range_of(0) == (1, model.model.config.length - 1)
-    assert Characters(20).for_model(pretrained).range_of(0)[1] > 1000
+    assert control(20).for_model(model).range_of(0) == (1, model.model.config.length - 1)
+    assert control(20).for_model(pretrained).range_of(0)[1] > 1000
 
 
 def test_characters_over_tokens_with_too_many_numbers_of_words_are_refused():

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dlmctl
-from controls import Avoid, Characters, Contains, Length, Lexicon, Pattern
+from controls import Avoid, Characters, Contains, Length, Lexicon, Pattern, Syllables
 from dlmctl.errors import RecipeError
 from tests.checkpoint.tiny_blocks import write_llada2, write_sdar
 from tests.checkpoint.tiny_encoders import write_encoder
@@ -40,6 +40,7 @@ OTHERS = [
     Avoid(words=["river", "red"]),
     Pattern(r"(the )?.*"),
     Characters(14, tolerance=6),
+    Syllables(5, tolerance=2),
     Lexicon(words=["boat", "red", "river"]),
 ]
 SAMPLERS = st.fixed_dictionaries(

@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList
 
 import dlmctl
-from controls import Avoid, Characters, Contains, Length, Lexicon
+from controls import Avoid, Characters, Contains, Length, Lexicon, Syllables
 from dlmctl import LogitsControl
 from tests.checkpoint.tiny_gemma import tiny_gemma
 from tests.checkpoint.tiny_uniform import write_duo, write_udlm
@@ -20,6 +20,7 @@ CONTROLS = {
     "with a length": BOAT & Length(words=3),
     "avoid": Avoid(words=["river", "red"]),
     "lexicon": BOAT & Lexicon(words=["boat", "red", "river"], min_words=2),
+    "syllables": Syllables(4, tolerance=1) & BOAT,
 }
 # Checked in the text as it is written.
 WRITTEN = {"characters": BOAT & Characters(24, tolerance=1)}

@@ -7,6 +7,7 @@ and the automaton has few states more than the words have beginnings of several 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence, Set
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -69,6 +70,17 @@ class Entry(NamedTuple):
     counts: bool = False
 
 
+# Marks that may stand between words, also several together that tokenizers write as one token.
+_MARKS: dict[Role, tuple[str, ...]] = {
+    "closing": (*".,!?;:)", "...", '"', '."', ',"', '?"', '!"', ").", "),"),
+    "opening": ("(", '"'),
+    "hyphen": ("-",),
+    "dash": ("\u2013", "\u2014"),
+    "break": ("\n", "\n\n"),
+}
+MARKS = [Entry(mark, role) for role, marks in _MARKS.items() for mark in marks]
+
+
 class _Trie:
     """The tokens of entries: a trie for each place, all in one list of nodes."""
 
@@ -114,37 +126,72 @@ class _Trie:
 
 
 def writable(tokenizer: HuggingFaceTokenizer, texts: Iterable[str]) -> set[str]:
-    """Those of the words ``texts`` that are one word to the tokenizer, and that it can write within a text."""
-    return {text for text in texts if plain_words(text) == [text] and _tokens(tokenizer, "x", " ", text) is not None}
+    """Those of the words ``texts`` that are one word, and that the tokenizer can write within a text."""
+    return {text for text in texts if _is_one_word(text) and _tokens(tokenizer, "x", " ", text)}
 
 
-def listed_words(tokenizer: HuggingFaceTokenizer, entries: Iterable[Entry], least: int = 0) -> Automaton:
+@lru_cache(maxsize=2)
+def one_token_words(tokenizer: HuggingFaceTokenizer) -> dict[int, str]:
+    """The words that are one token, by the token, which may have a space before them."""
+    words = {}
+    for token, string in enumerate(tokenizer.strings):
+        text = (string or b"").decode("utf-8", "replace")
+        word = text.removeprefix(" ")
+        if not word[:1].isalnum() or not _is_one_word(word):
+            continue
+        # Without a space it may also be a piece that only ends words, such as BERT's "##s".
+        if text != word or tokenizer.encode_text(text)[1:-1] == [token]:
+            words[token] = word
+    return words
+
+
+def listed_words(
+    tokenizer: HuggingFaceTokenizer, entries: Iterable[Entry], least: int = 0, tokens: Iterable[int] = ()
+) -> Automaton:
     """The texts of entries, with at least ``least`` of those that count.
+
+    Args:
+        tokens: those of ``one_token_words`` that are entries as well, and count.
 
     Raises:
         TooLarge: the automaton would be too large.
     """
     trie = _Trie()
     for entry in entries:
+        if entry.role in ("word", "clitic") and not _is_one_word(entry.text):
+            continue
         for way in _WAYS[entry.role]:
-            tokens = _tokens(tokenizer, way.before, way.lead, entry.text)
-            for place in way.places if tokens else ():
-                trie.add(place, tokens or (), way.after, entry.counts)
+            written = _tokens(tokenizer, way.before, way.lead, entry.text)
+            for place in way.places if written else ():
+                trie.add(place, written, way.after, entry.counts)
+    for token in tokens:
+        has_space = (tokenizer.strings[token] or b"").startswith(b" ")
+        for place in (START, AFTER_WORD, AFTER_MARK) if has_space else (START, AFTER_OPENING):
+            trie.add(place, (token,), AFTER_WORD, True)
     trie.merge()
     alike = trie.symbols()
     rows, accepting = _determinised(trie, least, {tokens[0] for tokens in alike})
     return _automaton(rows, accepting, alike, len(tokenizer))
 
 
-def _tokens(tokenizer: HuggingFaceTokenizer, before: str, lead: str, text: str) -> tuple[int, ...] | None:
-    """The tokens of a text after another one; None if they are not those of the text alone, as for an unknown sign."""
+def _is_one_word(text: str) -> bool:
+    return plain_words(text) == [text]
+
+
+def clitic_tokens(tokenizer: HuggingFaceTokenizer, clitic: str) -> tuple[int, ...]:
+    """The tokens of a clitic after a word; none if the tokenizer cannot write it there, or it is no word of its own."""
+    return _tokens(tokenizer, "x", "", clitic) if _is_one_word(clitic) else ()
+
+
+def _tokens(tokenizer: HuggingFaceTokenizer, before: str, lead: str, text: str) -> tuple[int, ...]:
+    """The tokens of a text after another one; none if they are not those of the text alone, as for an unknown sign."""
     head, whole = (tokenizer.encode_text(string)[1:-1] for string in (before, before + lead + text))
     tokens = whole[len(head) :]
     strings = [tokenizer.strings[token] for token in tokens]
     if whole[: len(head)] != head or None in strings:
-        return None
+        return ()
     written = b"".join(string or b"" for string in strings).decode("utf-8", "replace")
-    return tuple(tokens) if written.removeprefix(" ") == text else None
+    return tuple(tokens) if written.removeprefix(" ") == text else ()
 
 
 def _determinised(trie: _Trie, least: int, symbols: Set[int]) -> tuple[list[dict[int, int]], list[bool]]:
