@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Set
 from functools import lru_cache, partial
 
 from dlmctl import RecipeError
-from dlmctl.control.automata import Requirement
+from dlmctl.control.automata import Automaton, Requirement
 from dlmctl.control.automata.listed_words import MARKS, Entry, listed_words, one_token_words, writable
 from dlmctl.control.warn_once import warn_once
 from dlmctl.text.syllables import CLITICS
@@ -40,8 +40,24 @@ def lexicon_of_tokens(words: WordFilter, passes: bool, least: int, tokenizer: Hu
     if unmet is not None:
         warn_once(f"lexicon: {unmet}")
     language = partial(listed_words, entries=tuple(_entries(known, passes)), least=least, tokens=tokens)
-    key = (tuple(sorted(known)), tokens, passes, least)
-    return Requirement("lexicon", key, over_tokens=language, weighs_lengths=False, has_complement=False)
+
+    def of_one_token(tokenizer: HuggingFaceTokenizer) -> Automaton:
+        several = sorted(known - set(one_token_words(tokenizer).values()))
+        if several:
+            warn_once(
+                f"lexicon: {len(several):,} of {len(known):,} words are several tokens, such as {several[0]!r}, and "
+                "are left out: with them and the other controls the automaton would be too large."
+            )
+        return language(tokenizer, most_tokens=1)
+
+    return Requirement(
+        "lexicon",
+        (tuple(sorted(known)), tokens, passes, least),
+        over_tokens=language,
+        fewer_over_tokens=of_one_token,
+        weighs_lengths=False,
+        has_complement=False,
+    )
 
 
 @lru_cache(maxsize=64)

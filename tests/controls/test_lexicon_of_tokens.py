@@ -88,6 +88,14 @@ def test_bounds_alone_choose_among_words_of_one_token(kind, params):
     assert len({word for sample in result for word in sample.words}) > 10
 
 
+def test_words_of_several_tokens_are_left_out_where_the_automaton_would_be_too_large(caplog):
+    control = Lexicon(words=[*WORDS, "bridges"]) & Characters(120, tolerance=110)
+    result = generate(control, model=model_of("bytes"), samples=4, sampler=QUICK)
+    assert result.success == 1.0
+    assert "of 12 words are several tokens, such as 'bridges', and are left out" in caplog.text
+    assert "bridges" not in " ".join(sample.text for sample in result)
+
+
 def test_texts_have_as_many_tokens_as_without_it():
     """Of a short text it is likelier that all words are in a list, but the list is no wish for short texts."""
     model, lexicon = model_of("bytes"), Lexicon(words=["pub", "river"], function_words=False)

@@ -107,22 +107,37 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
 
 
 def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    try:
+        return _intersected(tokenizer, requirements)
+    except TooLarge:
+        if all(required.fewer_over_tokens is None for required in requirements):
+            raise
+    fewer = [
+        required._replace(over_tokens=required.fewer_over_tokens or required.over_tokens) for required in requirements
+    ]
+    return _intersected(tokenizer, fewer)
+
+
+def _intersected(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    """The language of requirements on words and of those over tokens.
+
+    Raises:
+        RecipeError: as ``token_language``.
+    """
     about_words = [required for required in requirements if required.over_tokens is None]
     parts = [(_joined_names(about_words), _spelled_language(tokenizer, about_words))] if about_words else []
-    for required in requirements:
-        if required.over_tokens is not None:
-            parts.append((required.name, required.over_tokens(tokenizer)))
-    for name, automaton in parts:
-        if automaton.empty:
-            raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
     try:
-        automaton = intersect_all(parts, MAX_SPARSE_STATES, MAX_SPARSE_CELLS)
-        if automaton.table.size > MAX_TOKEN_CELLS and not is_sparse(automaton):
+        parts += [(required.name, required.over_tokens(tokenizer)) for required in requirements if required.over_tokens]
+        for name, automaton in parts:
+            if automaton.empty:
+                raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
+        joint = intersect_all(parts, MAX_SPARSE_STATES, MAX_SPARSE_CELLS)
+        if joint.table.size > MAX_TOKEN_CELLS and not is_sparse(joint):
             raise too_large()
-        return automaton
     except RecipeError as error:
         where = error.where or _joined_names(requirements)
         raise type(error)(error.what, where=where, remedy=error.remedy) from None
+    return joint
 
 
 def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:

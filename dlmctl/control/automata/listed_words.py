@@ -146,12 +146,17 @@ def one_token_words(tokenizer: HuggingFaceTokenizer) -> dict[int, str]:
 
 
 def listed_words(
-    tokenizer: HuggingFaceTokenizer, entries: Iterable[Entry], least: int = 0, tokens: Iterable[int] = ()
+    tokenizer: HuggingFaceTokenizer,
+    entries: Iterable[Entry],
+    least: int = 0,
+    tokens: Iterable[int] = (),
+    most_tokens: int | None = None,
 ) -> Automaton:
     """The texts of entries, with at least ``least`` of those that count.
 
     Args:
         tokens: those of ``one_token_words`` that are entries as well, and count.
+        most_tokens: the most tokens of a word; None for any number.
 
     Raises:
         TooLarge: the automaton would be too large.
@@ -162,6 +167,8 @@ def listed_words(
             continue
         for way in _WAYS[entry.role]:
             written = _tokens(tokenizer, way.before, way.lead, entry.text)
+            if entry.role == "word" and most_tokens is not None and len(written) > most_tokens:
+                continue
             for place in way.places if written else ():
                 trie.add(place, written, way.after, entry.counts)
     for token in tokens:

@@ -24,6 +24,8 @@ class Requirement(NamedTuple):
         needs_words: whether a text needs each of ``words``.
         over_tokens: builds the automaton over the tokens of a model that writes pieces of words, if it is not that over
             words, spelled out.
+        fewer_over_tokens: builds the smaller automaton of some of these texts, for where that of all would be too large
+            beside other requirements; None if there is none.
         weighs_lengths: whether it is about the text as a whole, so that numbers of tokens are weighed by how likely it
             is to hold; one that asks the same of every word would only make texts short.
         has_complement: whether the texts that are not in the language are those that violate the requirement.
@@ -36,6 +38,7 @@ class Requirement(NamedTuple):
     phrases: tuple[tuple[str, ...], ...] = ()
     needs_words: bool = True
     over_tokens: Callable[[HuggingFaceTokenizer], Automaton] | None = None
+    fewer_over_tokens: Callable[[HuggingFaceTokenizer], Automaton] | None = None
     weighs_lengths: bool = True
     has_complement: bool = True
 
