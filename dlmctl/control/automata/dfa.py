@@ -48,9 +48,9 @@ def require_size(states: int, classes: int, most: int = MAX_STATES, cells: int =
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Automaton:
-    """A language of texts: those whose words lead from state 0 to an accepting state.
+    """A language of texts: those whose words lead from state 0 to an accepting state; equal only to itself.
 
     Attributes:
         classes: ``[V]``, the class of each token id; OUTSIDE for tokens that are not words.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -88,6 +89,7 @@ def intersect_all(parts: Sequence[tuple[str, Automaton]], most: int = MAX_STATES
     return joint
 
 
+@lru_cache(maxsize=16)
 def lengths(automaton: Automaton, longest: int) -> Bools:
     """Whether the language has a text of n words, for n from 0 to ``longest``."""
     is_possible = np.zeros(longest + 1, dtype=bool)
