@@ -17,6 +17,8 @@ from .function_words import FUNCTION_WORDS, is_function_word
 from .word_bounds import WordFilter
 
 
+# Asked for at every preparation of every text.
+@lru_cache(maxsize=64)
 def lexicon_of_tokens(words: WordFilter, passes: bool, least: int, tokenizer: HuggingFaceTokenizer) -> Requirement:
     """The requirement that a text consists of the words that fit.
 
