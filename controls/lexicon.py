@@ -14,18 +14,18 @@ from pydantic import ConfigDict, Field, StrictInt, model_validator
 from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained, RecipeError
 from dlmctl.annotators.word_selection import Where, selected_places
 from dlmctl.control.allowed import Allowed
-from dlmctl.control.automata import alphabet_of
+from dlmctl.control.automata import Requirement, alphabet_of, exact_control
 from dlmctl.control.evidence.beside import count_table_of, evidence_file, fingerprint_of
 from dlmctl.control.evidence.tags import TAGS_FILE
 from dlmctl.control.properties import Exchanged
 from dlmctl.control.warn_once import warn_once
-from dlmctl.control.whole_words import needs_words
 from dlmctl.errors import did_you_mean
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.word_counts import WordCounts, load_counts
 from dlmctl.text.word_properties import BUILT_IN
 
 from .function_words import is_function_word
+from .lexicon_of_tokens import lexicon_of_tokens
 from .phrases import ANY_NUMBER
 from .word_bounds import MAX_NAMED, WordFilter, bounds_of, describe_bound, word_filter
 from .word_lists import MAX_ROWS, Value
@@ -130,11 +130,12 @@ class Lexicon(Control[LexiconParams]):
         return max(1, params.min_words, params.where.fewest if params.where is not None else 1), ANY_NUMBER
 
     def attach(self, model: Pretrained) -> None:
-        needs_words(model, "what `lexicon` lets pass", "Use `contains`, `avoid` or `pattern` instead.")
         self.counts = load_counts(model.folder)
         self._filters = {}
 
     def prepare(self, batch: BatchContext[LexiconParams]) -> Prepared:
+        if isinstance(batch.vocabulary, HuggingFaceTokenizer):
+            return exact_control(batch, [self._over_tokens(params, batch.vocabulary) for params in batch.params])
         names = alphabet_of(batch.vocabulary).words
         is_word = np.array([name is not None for name in names])
         always_pass = _always_pass(batch.vocabulary)
@@ -153,6 +154,18 @@ class Lexicon(Control[LexiconParams]):
             fits = _fitting(self._filter(params), batch.vocabulary) | (always_pass & bool(params.function_words))
             banned[row, [position + 1 for position in positions]] |= ~fits
         return Allowed(torch.from_numpy(banned).to(batch.device))
+
+    def _over_tokens(self, params: LexiconParams, tokenizer: HuggingFaceTokenizer) -> Requirement:
+        """What a text needs on a model whose tokens are parts of words.
+
+        Raises:
+            RecipeError: only some words are selected, or as ``lexicon_of_tokens``.
+        """
+        if params.where is not None:
+            what = "`where` selects among whole words, and this model writes pieces of words."
+            raise RecipeError(what, where=self.name, remedy="Leave it out: then all words must fit.")
+        passes = params.lets_function_words_pass
+        return lexicon_of_tokens(self._filter(params), passes, params.min_words, tokenizer)
 
     def _allowed(self, params: LexiconParams, names: Sequence[str | None], batch: BatchContext[LexiconParams]) -> Bools:
         """Which words ``[V]`` are allowed where the control applies, apart from function words.

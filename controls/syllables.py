@@ -6,9 +6,13 @@ from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
 from dlmctl import Check, Mark
-from dlmctl.control.automata import Alphabet
-from dlmctl.control.automata.totals import Quantity, quantity
+from dlmctl.control.automata import Alphabet, Automaton, intersection
+from dlmctl.control.automata.dfa import reduced
+from dlmctl.control.automata.lifted import MAX_SPARSE_CELLS, MAX_SPARSE_STATES
+from dlmctl.control.automata.listed_words import MARKS, Entry, clitic_tokens, listed_words, one_token_words
+from dlmctl.control.automata.totals import Quantity, quantity, with_total
 from dlmctl.text.syllables import CLITICS, syllables, syllables_of_words
+from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 from .word_totals import TotalControl, TotalParams
 
@@ -32,12 +36,35 @@ def _quantity(alphabet: Alphabet) -> Quantity:
     return quantity(alphabet, len(contexts), step, kind)
 
 
+@lru_cache(maxsize=2)
+def _words_of_one_token(tokenizer: HuggingFaceTokenizer) -> tuple[Alphabet, Automaton]:
+    """The word of each token of a line whose words have one token each, with a mark in place of all other tokens; and
+    the texts that are such lines."""
+    words = {token: word for token, word in one_token_words(tokenizer).items() if syllables(word) is not None}
+    clitics = {tokens[0]: clitic for clitic in CLITICS if len(tokens := clitic_tokens(tokenizer, clitic)) == 1}
+    entries = [Entry(clitic, "clitic") for clitic in clitics.values()]
+    entries += [mark for mark in MARKS if mark.role != "break"]
+    named = words | clitics
+    alphabet = Alphabet([None if string is None else named.get(at, ".") for at, string in enumerate(tokenizer.strings)])
+    return alphabet, listed_words(tokenizer, entries, tokens=words)
+
+
 class Syllables(TotalControl):
-    """Fixes the number of syllables, exactly; words whose syllables are unknown, such as numbers, do not occur."""
+    """Fixes the number of syllables, exactly; words whose syllables are unknown, such as numbers, do not occur.
+
+    On models whose tokens are parts of words, neither do words of several tokens.
+    """
 
     name = "syllables"
     unit = "syllables"
     quantity = staticmethod(_quantity)
+    has_complement = False
+
+    @staticmethod
+    def over_tokens(tokenizer: HuggingFaceTokenizer, bounds: tuple[int, int]) -> Automaton:
+        alphabet, lines = _words_of_one_token(tokenizer)
+        total = with_total(_quantity(alphabet), *bounds)
+        return reduced(intersection(lines, total, MAX_SPARSE_STATES, MAX_SPARSE_CELLS))
 
     def check(self, params: TotalParams, words: Sequence[str]) -> Check:
         """Adds up the syllables of the words, by the CMU Pronouncing Dictionary and a rule for other words."""

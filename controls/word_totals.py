@@ -21,8 +21,7 @@ from dlmctl.control.automata import (
 )
 from dlmctl.control.automata.totals import Quantity, with_total
 from dlmctl.control.prepared import MissingMember
-from dlmctl.control.whole_words import needs_words
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.word_counts import load_counts
 
 from .phrases import ANY_NUMBER, WordControl
@@ -60,6 +59,9 @@ class TotalControl(WordControl[TotalParams]):
     tokenizer: Tokenizer | None = None
     log_frequencies: torch.Tensor | None = None
     usual_lengths: Sequence[int] = ()
+    most_words = ANY_NUMBER
+    # Whether the texts that ``over_tokens`` leaves out have another total, all of them.
+    has_complement: ClassVar[bool] = True
     # What ``lengths`` returned before: it is asked for every text.
     known_lengths: dict[tuple[tuple[int, int], int], list[float]]
 
@@ -68,20 +70,29 @@ class TotalControl(WordControl[TotalParams]):
         """What each word of a vocabulary adds to the total."""
         raise MissingMember
 
+    @staticmethod
+    def over_tokens(tokenizer: HuggingFaceTokenizer, bounds: tuple[int, int]) -> Automaton:
+        """The texts with a total within bounds, if tokens are parts of words."""
+        raise MissingMember
+
     def attach(self, model: Pretrained) -> None:
         super().attach(model)
-        needs_words(model, f"what `{self.name}` counts")
         self.tokenizer, self.usual_lengths = model.tokenizer, model.model.config.sentence_lengths
         self.known_lengths, self.log_frequencies = {}, None
-        counts = load_counts(model.folder)
-        if counts is not None:
+        self.most_words = ANY_NUMBER
+        if isinstance(model.tokenizer, HuggingFaceTokenizer):
+            self.most_words = model.model.config.length - 1
+        elif (counts := load_counts(model.folder)) is not None:
             words = alphabet_of(model.tokenizer).words
             counted = [0 if word is None else counts.counts.get(word, 0) for word in words]
             self.log_frequencies = torch.tensor(counted, dtype=torch.float64).log().log_softmax(0)
 
     def word_range(self, params: TotalParams) -> tuple[int, int]:
-        """Any number of words, but a fixed one."""
-        return 1, ANY_NUMBER
+        """Any number of words, but a fixed one.
+
+        Over tokens no more than the model has positions, so that the number of tokens is settled before they are drawn.
+        """
+        return 1, self.most_words
 
     def lengths(self, params: TotalParams, most: int) -> list[float]:
         if self.tokenizer is None or self.log_frequencies is None:
@@ -93,11 +104,19 @@ class TotalControl(WordControl[TotalParams]):
         return self.known_lengths[key]
 
     def prepare(self, batch: BatchContext[TotalParams]) -> Prepared:
-        return exact_control(batch, [self._requirement(params) for params in batch.params])
+        return exact_control(batch, [self.requirement(params) for params in batch.params])
 
-    def _requirement(self, params: TotalParams) -> Requirement:
+    def requirement(self, params: TotalParams) -> Requirement:
+        """What a text needs, over words or over tokens."""
         language = partial(_automaton, self.quantity, bounds=params.bounds)
-        return Requirement(self.name, params.bounds, language=language)
+        over_tokens = partial(self.over_tokens, bounds=params.bounds)
+        return Requirement(
+            self.name,
+            params.bounds,
+            language=language,
+            over_tokens=over_tokens,
+            has_complement=self.has_complement,
+        )
 
     def verdict(self, params: TotalParams, total: int, marks: Sequence[Mark] = ()) -> Check:
         """The score is 1 minus the deviation beyond the tolerance, as a share of the target."""

@@ -122,7 +122,7 @@ class SamplerSettings(StrictSettings):
         ge=1,
         le=65_536,
         description="models over tokens, such as LLaDA: most tokens of a text, after its prompt; null: 128, or 24 for "
-        "encoders such as BERT; not for DiffusionGemma, where a text is one canvas",
+        "encoders such as BERT, if it has room for so many; not for DiffusionGemma, where a text is one canvas",
     )
     block: int | None = Field(
         default=None,

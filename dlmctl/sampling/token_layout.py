@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.control.automata import (
-    Automaton,
     ExactTokens,
     Requirement,
     lengths,
@@ -58,7 +57,7 @@ def layout_without_count(batch: BatchContext[Any], parts: Sequence[Part]) -> Lay
     """
     for part in parts:
         if isinstance(part.prepared, ExactTokens):
-            _languages(part)
+            _ = part.prepared.languages  # built when first asked for
     return batch.layouts[0]
 
 
@@ -67,7 +66,7 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part], most: int | 
 
     A number of tokens n is drawn by p(n) p(language given n): p(n) is that of the training text, or uniform if that is
     unknown; p(language given n) treats tokens as independent, each with its marginal probability under the model. So 14
-    words get about as many tokens as 14 words take.
+    words get about as many tokens as 14 words take. Only requirements that weigh lengths make up this probability.
 
     Args:
         most: the most tokens; as many as the model holds if not given.
@@ -78,20 +77,21 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part], most: int | 
     (draw,) = batch.draws
     config = batch.model.config
     max_tokens = config.length - SPECIAL if most is None else most
-    exact_parts = [part for part in parts if isinstance(part.prepared, ExactTokens)]
-    languages = [automaton for part in exact_parts for automaton in _languages(part)]
+    exact = [part.prepared for part in parts if isinstance(part.prepared, ExactTokens)]
     possible = torch.arange(max_tokens + 1) > 0  # an empty text is none
     log_likelihoods = torch.zeros(max_tokens + 1, dtype=torch.float64)
-    for language in languages:
+    for language in (language for each in exact for language in each.languages):
         possible &= torch.from_numpy(lengths(language, max_tokens))
-        if isinstance(batch.model, MaskedModel):
-            marginals = _marginals(batch.model, batch.vocabulary).cpu().double()
+    if isinstance(batch.model, MaskedModel):
+        marginals = _marginals(batch.model, batch.vocabulary).cpu().double()
+        for language in (language for each in exact for language in each.weighing_lengths()):
             log_likelihoods += log_probability_by_length(marginals, stacked([language]), max_tokens)
     if not possible.any():
         limit = "the most that the model holds" if most is None else "as sampler.new_tokens allows"
         remedy = None if most is None else "Set sampler.new_tokens higher."
         what = f"no text of up to {max_tokens} tokens, {limit}, satisfies it."
-        raise UnsatisfiableError(what, where=" and ".join(part.name for part in exact_parts), remedy=remedy)
+        names = [part.name for part in parts if isinstance(part.prepared, ExactTokens)]
+        raise UnsatisfiableError(what, where=" and ".join(names), remedy=remedy)
     prior = torch.zeros(max_tokens + 1, dtype=torch.float64)
     counts = torch.tensor(list(config.sentence_lengths)[: max_tokens + 1], dtype=torch.float64)
     prior[: len(counts)] = counts
@@ -100,11 +100,6 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part], most: int | 
     scores = scores if torch.isfinite(scores).any() else torch.zeros_like(scores).masked_fill(~possible, -torch.inf)
     count = int(torch.multinomial(scores.softmax(0), 1, generator=draw.generator(LAYOUT)))
     return Layout(positions_for(count, config.length), count)
-
-
-def _languages(part: Part) -> list[Automaton]:
-    assert isinstance(part.prepared, ExactTokens)
-    return part.prepared.languages
 
 
 @torch.no_grad()

@@ -335,6 +335,12 @@ def test_prompts_that_cannot_be(tmp_path, loaded, model_folder):
         bare.generate(label="glad")
 
 
+def test_texts_have_room_without_a_setting(loaded):
+    model = loaded["LLaDA"]  # 128 positions
+    (sample,) = model.generate(samples=1, sampler={"steps": 2}, device="cpu")
+    assert sample.text
+
+
 def test_a_template_that_fails_is_one_message(tmp_path):
     folder = write_llada(tmp_path / "m")
     for template in ("{{ raise_exception('no') }}", "{% if %}", "{{ ''.__class__.__mro__ }}"):

@@ -1,19 +1,23 @@
 """Texts of so many syllables or characters, exactly, beside other controls."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
 
 from controls import Avoid, Characters, Contains, Infill, Length, Syllables
+from controls.word_totals import TotalParams
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.control.automata import Alphabet
+from dlmctl.control.automata.dfa import DEAD, shortest
+from dlmctl.control.automata.exact_tokens import token_language
 from dlmctl.control.automata.totals import quantity, with_total
-from dlmctl.errors import ModelError, RecipeError, UserError
+from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.syllables import syllables_of_words
-from tests.tokens.tokenizers_of_all_kinds import model_of
+from tests.tokens.tokenizers_of_all_kinds import KINDS, model_of, tokenizer_of
 
 QUICK = SamplerSettings(steps=4)
 COUNTED = {
@@ -91,10 +95,91 @@ def test_what_cannot_be_is_said(pretrained, control, said):
         drawn(pretrained, control, samples=1)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "control",
+    [Characters(34), Characters(24, tolerance=2) & Contains("old bridge"), ~Characters(12, tolerance=9)],
+    ids=["alone", "beside contains", "under not"],
+)
+def test_characters_of_tokens(kind, control):
+    result = drawn(model_of(kind), control, samples=8)
+    assert result.success == 1.0
+    sizes = [len(sample.text) for sample in result]
+    if control.name == "not":
+        assert all(not 3 <= size <= 21 for size in sizes)
+    else:
+        assert all(size == 34 for size in sizes) or all(22 <= size <= 26 for size in sizes)
+    assert all(sample.text == sample.text.strip() and sample.text.isprintable() for sample in result)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_language_of_characters_over_tokens(kind):
+    tokenizer = tokenizer_of(kind)
+    params = TotalParams(number=9, tolerance=1)
+    automaton = token_language(tokenizer, [Characters(9, tolerance=1).requirement(params)])
+    stream, accepted = random.Random(0), 0
+    plain = [at for at, string in enumerate(tokenizer.strings) if string and string.isascii() and string.strip()]
+    for _ in range(4000):
+        ids = stream.choices(plain, k=stream.randint(1, 5))
+        text = tokenizer.decode(ids)
+        is_line = text.isprintable() and "  " not in text and not text.startswith(" ")
+        wanted = len(text) in (8, 9, 10) and is_line and not any(tokenizer.strings[at].endswith(b" ") for at in ids)
+        accepted += wanted
+        assert automaton.accepts(ids) == wanted, text
+    assert accepted > 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "control",
+    [Syllables(7), Syllables(9, tolerance=1) & Contains("and"), Syllables(6) & Length(5)],
+    ids=["alone", "beside contains", "beside length"],
+)
+def test_syllables_of_tokens(kind, control):
+    result = drawn(model_of(kind), control, samples=8)
+    assert result.success == 1.0
+    assert len({sample.text for sample in result}) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_the_automaton_of_syllables_accepts_has_as_many(kind):
+    tokenizer = tokenizer_of(kind)
+    automaton = token_language(tokenizer, [Syllables(7).requirement(TotalParams(number=7, tolerance=2))])
+    members = [np.flatnonzero(automaton.classes == label) for label in range(automaton.table.shape[1])]
+    steps = shortest(automaton)
+    stream, texts = random.Random(0), set()
+    for _ in range(400):
+        state, ids = 0, []
+        while not (automaton.accepting[state] and stream.random() < 0.5):
+            labels = np.flatnonzero(automaton.table[state] != DEAD).tolist()
+            if len(ids) > 9:  # to an end
+                labels = [label for label in labels if steps[automaton.table[state, label]] < max(1, steps[state])]
+            if not labels:
+                break
+            label = stream.choice(labels)
+            ids.append(int(stream.choice(members[label].tolist())))
+            state = int(automaton.table[state, label])
+        words = tokenizer.words([tokenizer.start_id, *ids, tokenizer.end_id])
+        assert Syllables(7, tolerance=2)(words).passed, tokenizer.decode(ids)
+        texts.add(tokenizer.decode(ids))
+    assert len(texts) > 200
+
+
+def test_syllables_over_tokens_under_not_are_checked():
+    result = drawn(model_of("bytes"), ~Syllables(9), samples=12)
+    assert [sample.passed for sample in result] == [not Syllables(9)(sample.words).passed for sample in result]
+
+
 @pytest.mark.parametrize("control", COUNTED)
-def test_pieces_of_words_are_refused(control):
-    with pytest.raises(ModelError, match=f"what `{control.name}` counts is of words"):
-        drawn(model_of("word pieces"), control(9), samples=1)
+def test_over_tokens_the_size_of_a_text_is_bounded(pretrained, control):
+    model = model_of("bytes")
+    assert control(20).for_model(model).range_of(0) == (1, model.model.config.length - 1)
+    assert control(20).for_model(pretrained).range_of(0)[1] > 1000
+
+
+def test_characters_over_tokens_with_too_many_numbers_of_words_are_refused():
+    with pytest.raises(RecipeError, match="characters and length: the controls together need an automaton of more"):
+        drawn(model_of("bytes"), Characters(90) & Length(19), samples=1)
 
 
 @pytest.mark.parametrize("params", [{"number": 0}, {"number": 2001}, {"number": 7, "tolerance": -1}, {}])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dlmctl
-from controls import Avoid, Contains, Edit, Length, Pattern
+from controls import Avoid, Characters, Contains, Edit, Length, Lexicon, Pattern, Syllables
 from dlmctl.errors import RecipeError
 from tests.checkpoint.tiny_blocks import write_llada2, write_sdar
 from tests.checkpoint.tiny_encoders import write_encoder
@@ -40,6 +40,9 @@ OTHERS = [
     Avoid(words=["river", "red"]),
     Pattern(r"(the )?.*"),
     Edit("the boat on the river", 2, 1),
+    Characters(14, tolerance=6),
+    Syllables(5, tolerance=2),
+    Lexicon(words=["boat", "red", "river"]),
 ]
 SAMPLERS = st.fixed_dictionaries(
     {"new_tokens": st.sampled_from([12, 20]), "steps": st.sampled_from([None, 3, 5, 8, 14])},

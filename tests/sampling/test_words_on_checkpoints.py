@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList
 
 import dlmctl
-from controls import Avoid, Contains, Edit, Length
+from controls import Avoid, Characters, Contains, Edit, Length, Lexicon, Syllables
 from dlmctl import LogitsControl
 from tests.checkpoint.tiny_gemma import tiny_gemma
 from tests.checkpoint.tiny_uniform import write_duo, write_udlm
@@ -15,8 +15,16 @@ from tests.checkpoint.tiny_vendors import write_bd3lm, write_dream, write_llada,
 from tests.sampling.test_logits_control import diffused
 
 BOAT = Contains(words=["boat"])
-CONTROLS = {"contains": BOAT, "with a length": BOAT & Length(words=3), "avoid": Avoid(words=["river", "red"])}
-CONTROLS["an edit that others leave no draft"] = Edit("the boat near a river", 2) & Avoid(words=["boat", "river"])
+CONTROLS = {
+    "contains": BOAT,
+    "with a length": BOAT & Length(words=3),
+    "avoid": Avoid(words=["river", "red"]),
+    "lexicon": BOAT & Lexicon(words=["boat", "red", "river"], min_words=2),
+    "an edit that others leave no draft": Edit("the boat near a river", 2) & Avoid(words=["boat", "river"]),
+    "syllables": Syllables(4, tolerance=1) & BOAT,
+}
+# Checked in the text as it is written.
+WRITTEN = {"characters": BOAT & Characters(24, tolerance=1)}
 
 
 def write_gemma(folder):
@@ -34,7 +42,7 @@ def model(request, tmp_path_factory):
     return dlmctl.load(request.param(tmp_path_factory.mktemp("words") / "m"))
 
 
-@pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
+@pytest.mark.parametrize("control", [*CONTROLS.values(), *WRITTEN.values()], ids=[*CONTROLS, *WRITTEN])
 @pytest.mark.parametrize("steps", [None, 4])
 def test_words_hold(model, control, steps):
     sampler = {"precision": "fp32", "steps": steps}

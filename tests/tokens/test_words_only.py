@@ -2,7 +2,7 @@
 
 import pytest
 
-from controls import Contains, Length, Lexicon
+from controls import Contains, Length
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import ModelError, RecipeError
 from dlmctl.generation.diagnose import examine
@@ -12,12 +12,6 @@ from tests.checkpoint.tiny_vendors import write_llada
 from tests.tokens.tokenizers_of_all_kinds import model_of
 
 SAID = "is of words, and this model writes pieces of words"
-
-
-@pytest.mark.parametrize("params", [{"words": ["the", "river"]}, {"letters": [3, 5], "function_words": False}])
-def test_a_lexicon(params):
-    with pytest.raises(ModelError, match=f"what `lexicon` lets pass {SAID}.*contains"):
-        generate(Lexicon(**params), model=model_of("word pieces"), samples=1)
 
 
 def test_repair():

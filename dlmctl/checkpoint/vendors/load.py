@@ -31,6 +31,7 @@ from dlmctl.checkpoint.vendors.sedd import SEDD
 from dlmctl.checkpoint.vendors.uniform import DUO, UDLM
 from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, require_numbers, without_memory
 from dlmctl.diffusion.canvas import CanvasLM
+from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.diffusion.uniform_tokens import UniformTokenLM
 from dlmctl.errors import ModelError, first_validation_error, readable, short_message
@@ -100,7 +101,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         sampler=vendor.sampler,
         block=shape.block,
         ends=vendor.ends,
-        new_tokens=vendor.new_tokens,
+        new_tokens=max(1, min(vendor.new_tokens, shape.length - SPECIAL)),
         never=never,
     )
     if lengths := training_texts(settings, folder / "config.json").sentence_lengths:

@@ -30,27 +30,27 @@ class TooLarge(RecipeError):
     """An automaton would have more states than are allowed."""
 
 
-def is_too_large(states: int, classes: int, most: int = MAX_STATES) -> bool:
-    """Whether an automaton has more than ``most`` states or MAX_CELLS cells."""
-    return states > most or states * classes > MAX_CELLS
+def is_too_large(states: int, classes: int, most: int = MAX_STATES, cells: int = MAX_CELLS) -> bool:
+    """Whether an automaton has more than ``most`` states or ``cells`` cells."""
+    return states > most or states * classes > cells
 
 
-def require_size(states: int, classes: int, most: int = MAX_STATES) -> None:
+def require_size(states: int, classes: int, most: int = MAX_STATES, cells: int = MAX_CELLS) -> None:
     """Limit the size of an automaton while it is built.
 
     Raises:
-        TooLarge: it has more than ``most`` states or MAX_CELLS cells.
+        TooLarge: it has more than ``most`` states or ``cells`` cells.
     """
-    if is_too_large(states, classes, most):
+    if is_too_large(states, classes, most, cells):
         raise TooLarge(
-            f"the controls together need an automaton of more than {min(most, MAX_CELLS // classes)} states.",
+            f"the controls together need an automaton of more than {min(most, cells // classes)} states.",
             remedy="Ask for fewer phrases, shorter repeats, smaller numbers or a simpler pattern.",
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Automaton:
-    """A language of texts: those whose words lead from state 0 to an accepting state.
+    """A language of texts: those whose words lead from state 0 to an accepting state; equal only to itself.
 
     Attributes:
         classes: ``[V]``, the class of each token id; OUTSIDE for tokens that are not words.

@@ -51,8 +51,8 @@ class ExactRows(Prepared, Generic[D]):
     def verify(self, logits: Tensor) -> None:
         self.joint.verify(logits)
 
-    def negated(self) -> Self:
-        """An exact control that makes each row violate its demands.
+    def negated(self) -> Self | None:
+        """An exact control that makes each row violate its demands; None if there is no such automaton.
 
         Raises:
             RecipeError: every text satisfies the demands of a row.

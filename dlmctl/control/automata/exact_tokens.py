@@ -9,11 +9,21 @@ from dlmctl.control.automata.dfa import Automaton, TooLarge
 from dlmctl.control.automata.exact_rows import ExactRows
 from dlmctl.control.automata.joint import SHARPNESS, JointAutomata
 from dlmctl.control.automata.languages import Alphabet, ended, everything, in_order, stopped
-from dlmctl.control.automata.lifted import Units, characters_for, lifted, units_of
+from dlmctl.control.automata.lifted import (
+    MAX_SPARSE_CELLS,
+    MAX_SPARSE_STATES,
+    MAX_TOKEN_CELLS,
+    Units,
+    characters_for,
+    lifted,
+    too_large,
+    units_of,
+)
 from dlmctl.control.automata.phrases import Language, with_phrases
 from dlmctl.control.automata.product import complement, intersect_all, intersection
 from dlmctl.control.automata.requirement import Requirement
 from dlmctl.control.automata.spelled import Spelled, alphabet_for
+from dlmctl.control.automata.transitions import is_sparse
 from dlmctl.errors import RecipeError, UnsatisfiableError
 from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
@@ -24,6 +34,11 @@ from dlmctl.text.tokens import plain_words
 class ExactTokens(ExactRows[Requirement]):
     """Makes the text of each row satisfy the requirements on its words exactly, on models of tokens."""
 
+    @property
+    def tokenizer(self) -> HuggingFaceTokenizer:
+        assert isinstance(self.batch.vocabulary, HuggingFaceTokenizer)
+        return self.batch.vocabulary
+
     @cached_property
     def languages(self) -> list[Automaton]:
         """The language of each row over tokens, for any number of tokens.
@@ -31,9 +46,12 @@ class ExactTokens(ExactRows[Requirement]):
         Raises:
             RecipeError: no text satisfies all requirements of a row.
         """
-        tokenizer = self.batch.vocabulary
-        assert isinstance(tokenizer, HuggingFaceTokenizer)
-        return [token_language(tokenizer, row) for row in self.demands]
+        return [token_language(self.tokenizer, row) for row in self.demands]
+
+    def weighing_lengths(self) -> list[Automaton]:
+        """The languages of those requirements of each row that weigh numbers of tokens; not of rows without any."""
+        weighing = [[required for required in row if required.weighs_lengths] for row in self.demands]
+        return [token_language(self.tokenizer, row) for row in weighing if row]
 
     @cached_property
     def joint(self) -> JointAutomata:
@@ -55,7 +73,9 @@ class ExactTokens(ExactRows[Requirement]):
             device=self.batch.device,
         )
 
-    def negated(self) -> ExactTokens:
+    def negated(self) -> ExactTokens | None:
+        if not all(required.has_complement for row in self.demands for required in row):
+            return None
         rows = [[_negation(row)] if row else [] for row in self.demands]
         return ExactTokens(self.batch, rows)
 
@@ -87,6 +107,41 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
 
 
 def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    try:
+        return _intersected(tokenizer, requirements)
+    except TooLarge:
+        if all(required.fewer_over_tokens is None for required in requirements):
+            raise
+    fewer = [
+        required._replace(over_tokens=required.fewer_over_tokens or required.over_tokens) for required in requirements
+    ]
+    return _intersected(tokenizer, fewer)
+
+
+def _intersected(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    """The language of requirements on words and of those over tokens.
+
+    Raises:
+        RecipeError: as ``token_language``.
+    """
+    about_words = [required for required in requirements if required.over_tokens is None]
+    parts = [(_joined_names(about_words), _spelled_language(tokenizer, about_words))] if about_words else []
+    try:
+        parts += [(required.name, required.over_tokens(tokenizer)) for required in requirements if required.over_tokens]
+        for name, automaton in parts:
+            if automaton.empty:
+                raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
+        joint = intersect_all(parts, MAX_SPARSE_STATES, MAX_SPARSE_CELLS)
+        if joint.table.size > MAX_TOKEN_CELLS and not is_sparse(joint):
+            raise too_large()
+    except RecipeError as error:
+        where = error.where or _joined_names(requirements)
+        raise type(error)(error.what, where=where, remedy=error.remedy) from None
+    return joint
+
+
+def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    """The language of requirements on words, spelled out in tokens; it may be empty."""
     units, name = _units(tokenizer), _joined_names(requirements)
     for required in requirements:
         if required.needs_words:
@@ -95,17 +150,12 @@ def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requ
     characters, size_error = characters_for(units), TooLarge("")
     for language in (_in_any_order, _in_given_order):
         try:
-            automaton = lifted(Spelled(language(requirements, alphabet), alphabet, characters), units)
-            break
+            return lifted(Spelled(language(requirements, alphabet), alphabet, characters), units)
         except TooLarge as error:
             size_error = error
         except RecipeError as error:
             raise type(error)(error.what, where=error.where or name, remedy=error.remedy) from None
-    else:
-        raise RecipeError(size_error.what, where=name, remedy=size_error.remedy)
-    if automaton.empty:
-        raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
-    return automaton
+    raise RecipeError(size_error.what, where=name, remedy=size_error.remedy)
 
 
 @lru_cache(maxsize=2)
@@ -150,8 +200,10 @@ def _phrases(requirements: Sequence[Requirement], alphabet: Alphabet) -> list[tu
 def _negation(row: Sequence[Requirement]) -> Requirement:
     """The requirement that a text does not satisfy all of ``row``."""
     name = f"not {_joined_names(row)}"
-    words = tuple(word for required in row for word in required.words)
     key = ("not", *((required.name, required.key) for required in row))
+    if any(required.over_tokens is not None for required in row):
+        return Requirement(name, key, over_tokens=lambda tokenizer: complement(token_language(tokenizer, row)))
+    words = tuple(word for required in row for word in required.words)
     return Requirement(name, key, words, lambda alphabet: complement(_in_any_order(row, alphabet)), needs_words=False)
 
 

@@ -18,8 +18,10 @@ from dlmctl.control.automata.dfa import DEAD, Automaton, Bools, Ints, TooLarge, 
 from dlmctl.control.automata.spelled import Spelled
 from dlmctl.text.characters import kind
 
-# Limit on a table over tokens, of which a step of inference holds a copy per row.
+# Limit on a table over tokens, of which a step of inference holds a copy per row unless most of its cells are empty.
 MAX_TOKEN_CELLS = 1 << 22
+# Limits on automata over tokens most of whose cells are empty.
+MAX_SPARSE_STATES, MAX_SPARSE_CELLS = 1 << 14, 1 << 24
 # UTF-8 prefixes that are tokens of many vocabularies, and whose characters are of several types: emoji; quotation marks
 # and dashes; accented letters. A token may end with them.
 _ENDING_LEADS = (b"\xf0\x9f", b"\xe2\x80", b"\xc3")
@@ -184,7 +186,7 @@ def _pruned(byte_table: _ByteTable, states: int) -> _ByteTable:
     keep &= is_reached[:-1]
     new_state = np.append(np.where(keep, np.cumsum(keep) - 1, DEAD), DEAD)
     if keep.sum() > MAX_BYTE_STATES:
-        raise _too_large()
+        raise too_large()
     return _ByteTable(new_state[table[keep]], byte_table.token_may_end[keep])
 
 
@@ -223,18 +225,19 @@ def _over_tokens(byte_table: _ByteTable, spelled: Spelled, units: Units) -> Auto
     class_of = np.empty(len(functions.values), dtype=np.int64)
     class_of[used] = np.arange(len(used))
     if len(used) * len(table) > 16 * MAX_TOKEN_CELLS:
-        raise _too_large()
+        raise too_large()
     token_table = np.stack([functions.values[function] for function in used], axis=1).astype(np.int64)
     token_table = np.where(np.append(byte_table.token_may_end, False)[token_table], token_table, DEAD)
     accepting = np.zeros(len(table), dtype=bool)
     accepting[: len(spelled.accepting)] = spelled.accepting
     automaton = reduced(Automaton(class_of[function_of], token_table, accepting))
     if automaton.table.size > MAX_TOKEN_CELLS:
-        raise _too_large()
+        raise too_large()
     return automaton
 
 
-def _too_large() -> TooLarge:
+def too_large() -> TooLarge:
+    """The error of an automaton over tokens that is too large."""
     return TooLarge(
         "the controls together need an automaton that is too large for this model's tokens.",
         remedy="Ask for fewer words, shorter repeats or a simpler pattern.",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from dlmctl.control.automata.dfa import (
     DEAD,
+    MAX_CELLS,
     MAX_STATES,
     OUTSIDE,
     Automaton,
@@ -20,11 +22,11 @@ from dlmctl.control.automata.dfa import (
 from dlmctl.errors import LayoutError, UnsatisfiableError
 
 
-def intersection(one: Automaton, other: Automaton, most: int = MAX_STATES) -> Automaton:
+def intersection(one: Automaton, other: Automaton, most: int = MAX_STATES, cells: int = MAX_CELLS) -> Automaton:
     """The texts of both languages; only reachable pairs of states are built.
 
     Raises:
-        TooLarge: more than ``most`` states are reached, or the table would have more than MAX_CELLS cells.
+        TooLarge: more than ``most`` states are reached, or the table would have more than ``cells`` cells.
     """
     classes, pairs = _common_classes(one, other)
     left, right = one.table[:, pairs[:, 0]], other.table[:, pairs[:, 1]]
@@ -41,7 +43,7 @@ def intersection(one: Automaton, other: Automaton, most: int = MAX_STATES) -> Au
         unseen = reached[new_state[reached] == DEAD]
         new_state[unseen] = count + np.arange(len(unseen))
         count += len(unseen)
-        require_size(count, len(pairs), most)
+        require_size(count, len(pairs), most, cells)
         rows.append(np.where(successors == DEAD, DEAD, new_state[successors]))
         state_pairs.append(unseen)
         frontier = unseen
@@ -60,22 +62,25 @@ def complement(automaton: Automaton) -> Automaton:
     return reduced(Automaton(automaton.classes, table, ~np.append(automaton.accepting, False)))
 
 
-def intersect_all(parts: Sequence[tuple[str, Automaton]]) -> Automaton:
+def intersect_all(parts: Sequence[tuple[str, Automaton]], most: int = MAX_STATES, cells: int = MAX_CELLS) -> Automaton:
     """The texts that are in the languages of all parts.
 
     Args:
         parts: automata, each with its name for messages.
+        most, cells: the most states of an automaton, and the most cells of its table.
 
     Raises:
         UnsatisfiableError: there is no such text; the message names two parts that exclude each other, or else all
             parts up to the first that leaves no text.
-        TooLarge: the automaton would have too many states.
+        TooLarge: the automaton would have too many states or cells.
     """
     joint = parts[0][1]
     for index, (name, part) in enumerate(parts[1:], start=1):
-        joint = reduced(intersection(joint, part))
+        joint = reduced(intersection(joint, part, most, cells))
         if joint.empty:
-            conflicting = [other for other, automaton in parts[:index] if intersection(automaton, part).empty]
+            conflicting = [
+                other for other, automaton in parts[:index] if intersection(automaton, part, most, cells).empty
+            ]
             names = conflicting[:1] or [other for other, _ in parts[:index]]
             raise UnsatisfiableError(
                 f"no text satisfies {', '.join(dict.fromkeys(names))} and {name} together.",
@@ -84,6 +89,7 @@ def intersect_all(parts: Sequence[tuple[str, Automaton]]) -> Automaton:
     return joint
 
 
+@lru_cache(maxsize=16)
 def lengths(automaton: Automaton, longest: int) -> Bools:
     """Whether the language has a text of n words, for n from 0 to ``longest``."""
     is_possible = np.zeros(longest + 1, dtype=bool)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from dlmctl.control.automata.dfa import Automaton
 from dlmctl.control.automata.languages import Alphabet, length, pattern
 from dlmctl.control.automata.syntax import Literal, Node, labels
+from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 
 class Requirement(NamedTuple):
@@ -21,6 +22,13 @@ class Requirement(NamedTuple):
             None if texts over that alphabet always satisfy it.
         phrases: words of phrases that must all occur, in any order.
         needs_words: whether a text needs each of ``words``.
+        over_tokens: builds the automaton over the tokens of a model that writes pieces of words, if it is not that over
+            words, spelled out.
+        fewer_over_tokens: builds the smaller automaton of some of these texts, for where that of all would be too large
+            beside other requirements; None if there is none.
+        weighs_lengths: whether it is about the text as a whole, so that numbers of tokens are weighed by how likely it
+            is to hold; one that asks the same of every word would only make texts short.
+        has_complement: whether the texts that are not in the language are those that violate the requirement.
     """
 
     name: str
@@ -29,6 +37,10 @@ class Requirement(NamedTuple):
     language: Callable[[Alphabet], Automaton | None] | None = None
     phrases: tuple[tuple[str, ...], ...] = ()
     needs_words: bool = True
+    over_tokens: Callable[[HuggingFaceTokenizer], Automaton] | None = None
+    fewer_over_tokens: Callable[[HuggingFaceTokenizer], Automaton] | None = None
+    weighs_lengths: bool = True
+    has_complement: bool = True
 
 
 def pattern_requirement(name: str, tree: Node) -> Requirement:

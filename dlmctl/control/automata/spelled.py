@@ -134,8 +134,8 @@ class Spelled:
                     if len(subsets) > MAX_CHARACTER_STATES:
                         raise TooLarge(
                             "the controls together need an automaton that is too large for a model of tokens.",
-                            remedy="Ask for fewer phrases or changes, less tolerance, shorter texts or repeats, smaller "
-                            "numbers or a simpler pattern.",
+                            remedy="Ask for fewer phrases or changes, less tolerance, shorter texts or repeats, "
+                            "smaller numbers or a simpler pattern.",
                         )
                 row.append(number[subset] if subset else DEAD)
             rows.append(row)
