@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from controls import Avoid, Contains, Edit, Length, Pattern
+from controls import Avoid, Contains, Edit, Length, Lexicon, Pattern
 from controls.edit import requirement_of
 from controls.edit_distance import changes_between
 from controls.edit_drafts import held_places
@@ -92,6 +92,7 @@ OTHERS = [
     Contains("quiet river"),
     Avoid("Anna", "the old"),
     Pattern("<any>* cheap pub"),
+    Lexicon(words="Anna says the old quiet pub is cheap".split()),
     ~Edit(TEXT, 1),
     Edit(TEXT.replace("old", "quiet"), 2, 1),
 ]
