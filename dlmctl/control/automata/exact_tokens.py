@@ -87,8 +87,9 @@ def _ended(language: Automaton, vocabulary: Tokenizer) -> Automaton:
     return ended(language, vocabulary.end_id, vocabulary.pad_id)
 
 
+# The languages that were asked for last, and the most cells of their tables and classes: half a gigabyte.
 _cache: dict[tuple[Hashable, ...], Automaton] = {}
-_CACHE_SIZE = 64
+_CACHED_CELLS = 1 << 26
 
 
 def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
@@ -99,11 +100,17 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
         TooLarge: its automaton would be too large.
     """
     key = (tokenizer, *((required.name, required.key) for required in requirements))
-    if key not in _cache:
-        if len(_cache) >= _CACHE_SIZE:
-            _cache.pop(next(iter(_cache)))
-        _cache[key] = _token_language(tokenizer, requirements)
-    return _cache[key]
+    language = _cache.pop(key, None) or _token_language(tokenizer, requirements)
+    _cache[key] = language  # the last one
+    # Threads may draw side by side: a copy is not changed while it is read.
+    kept = list(_cache.items())
+    cells = sum(each.table.size + each.classes.size for _, each in kept)
+    for oldest, each in kept[:-1]:
+        if cells <= _CACHED_CELLS:
+            break
+        cells -= each.table.size + each.classes.size
+        _cache.pop(oldest, None)
+    return language
 
 
 def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
@@ -148,7 +155,8 @@ def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Re
             _require_spellable(required.words, units, required.name)
     alphabet = alphabet_for(sorted({word for required in requirements for word in required.words}))
     characters, size_error = characters_for(units), TooLarge("")
-    for language in (_in_any_order, _in_given_order):
+    has_phrases = any(required.phrases for required in requirements)
+    for language in (_in_any_order, _in_given_order) if has_phrases else (_in_any_order,):
         try:
             return lifted(Spelled(language(requirements, alphabet), alphabet, characters), units)
         except TooLarge as error:
