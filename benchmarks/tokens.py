@@ -25,8 +25,8 @@ from dlmctl.text.spelling import split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
 SENTENCE = (
-    "The old man who lived near the river bought a small red house for his two young dogs , and then he went home again "
-    "to sleep ."
+    "The old man who lived near the river bought a small red house for his two young dogs , and then he went home "
+    "again to sleep ."
 )
 
 
