@@ -53,7 +53,7 @@ def lexicon_of_tokens(words: WordFilter, passes: bool, least: int, tokenizer: Hu
         if several:
             warn_once(
                 f"lexicon: {len(several):,} of {len(known):,} words are several tokens, such as {several[0]!r}, and "
-                "are left out: with them and the other controls the automaton would be too large."
+                "are left out: the automaton of all words, with the other controls, would be too large."
             )
         return language(tokenizer, most_tokens=1)
 

@@ -9,6 +9,7 @@ from controls import Avoid, Characters, Contains, Length, Lexicon, Pattern
 from controls.function_words import is_function_word
 from controls.lexicon_of_tokens import lexicon_of_tokens
 from controls.word_bounds import word_filter
+from dlmctl.control.automata import exact_tokens
 from dlmctl.control.automata.dfa import DEAD
 from dlmctl.control.automata.exact_tokens import token_language
 from dlmctl.errors import RecipeError
@@ -123,6 +124,17 @@ def test_words_of_several_tokens_are_left_out_where_the_automaton_would_be_too_l
     assert result.success == 1.0
     assert "of 12 words are several tokens, such as 'bridges', and are left out" in caplog.text
     assert "bridges" not in " ".join(sample.text for sample in result)
+
+
+def test_so_are_they_where_steps_would_visit_too_many_transitions(caplog, monkeypatch):
+    listed = [*WORDS, "fishes"]
+    _, automaton = automaton_of("bytes", listed)
+    monkeypatch.setattr(exact_tokens, "_cache", {})
+    monkeypatch.setattr(exact_tokens, "MAX_TOKEN_CELLS", automaton.table.size - 1)
+    monkeypatch.setattr(exact_tokens, "MAX_SPARSE_TRANSITIONS", np.count_nonzero(automaton.table != DEAD) - 1)
+    result = generate(Lexicon(words=listed), model=model_of("bytes"), samples=4, sampler=QUICK)
+    assert result.success == 1.0
+    assert "such as 'fishes', and are left out" in caplog.text
 
 
 def test_texts_have_as_many_tokens_as_without_it():
