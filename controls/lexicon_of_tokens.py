@@ -49,7 +49,8 @@ def lexicon_of_tokens(words: WordFilter, passes: bool, least: int, tokenizer: Hu
     language = partial(listed_words, entries=entries, least=least, tokens=tokens)
 
     def of_one_token(tokenizer: HuggingFaceTokenizer) -> Automaton:
-        several = sorted(known - set(one_token_words(tokenizer).values()))
+        one_token = set(one_token_words(tokenizer).values())
+        several = sorted(word for word in known - one_token if "word" in roles(word))
         if several:
             warn_once(
                 f"lexicon: {len(several):,} of {len(known):,} words are several tokens, such as {several[0]!r}, and "

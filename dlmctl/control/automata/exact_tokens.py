@@ -144,7 +144,7 @@ def _intersected(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Require
 
 
 def _has_few_transitions(automaton: Automaton) -> bool:
-    return np.count_nonzero(automaton.table != DEAD) <= MAX_SPARSE_TRANSITIONS
+    return bool(np.count_nonzero(automaton.table != DEAD) <= MAX_SPARSE_TRANSITIONS)
 
 
 def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:

@@ -151,7 +151,7 @@ def listed_words(
 
 def _is_one_word(text: str) -> bool:
     """Whether a text is one word, also after an opening mark and before a clitic or a hyphen, unlike addresses."""
-    if not any(char.isalnum() for char in text) or text.startswith("'"):
+    if text.isalnum() or text.startswith("'") or not any(char.isalnum() for char in text):
         return plain_words(text) == [text]
     return plain_words(f"({text}'s {text}-x") == ["(", text, "'s", text, "-", "x"]
 
