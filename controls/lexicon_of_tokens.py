@@ -3,12 +3,19 @@ token that fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 
 from dlmctl import RecipeError
 from dlmctl.control.automata import Automaton, Requirement
-from dlmctl.control.automata.listed_words import MARKS, Entry, listed_words, one_token_words, writable
+from dlmctl.control.automata.listed_words import (
+    MARKS,
+    Entry,
+    listed_words,
+    one_token_words,
+    roles,
+    writable,
+)
 from dlmctl.control.warn_once import warn_once
 from dlmctl.text.syllables import CLITICS
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
@@ -27,34 +34,35 @@ def lexicon_of_tokens(words: WordFilter, passes: bool, least: int, tokenizer: Hu
         least: how many other words a text has at least.
 
     Raises:
-        RecipeError: no word is left.
+        RecipeError: no word is left, or none that counts.
     """
-    known: Set[str] = frozenset()
-    tokens: Set[int] = frozenset()
+    known, tokens = frozenset[str](), frozenset[int]()
     if words.listed is None and words.table is None:
         tokens = _fitting_tokens(words, passes, tokenizer)
+        if not tokens:
+            raise words.no_word_left(list(one_token_words(tokenizer).values()))
     else:
         known = _known(words, tokenizer)
-    if not known and not tokens:
-        what = "this model's tokens write no word that fits."
-        raise RecipeError(what, where="lexicon", remedy="Widen the bounds or the list.")
-    unmet = words.missing_words(known, tokenizer.split)
-    if unmet is not None:
-        warn_once(f"lexicon: {unmet}")
-    language = partial(listed_words, entries=tuple(_entries(known, passes)), least=least, tokens=tokens)
+        if least and passes and all(map(_is_exempt, known)):
+            what = "`min_words` counts no function words and marks, and there are no other words that fit."
+            remedy = "Widen the bounds or the list, or set `function_words: false`."
+            raise RecipeError(what, where="lexicon", remedy=remedy)
+    entries = _entries(words, known, passes)
+    language = partial(listed_words, entries=entries, least=least, tokens=tokens)
 
     def of_one_token(tokenizer: HuggingFaceTokenizer) -> Automaton:
-        several = sorted(known - set(one_token_words(tokenizer).values()))
+        one_token = set(one_token_words(tokenizer).values())
+        several = sorted(word for word in known - one_token if "word" in roles(word))
         if several:
             warn_once(
                 f"lexicon: {len(several):,} of {len(known):,} words are several tokens, such as {several[0]!r}, and "
-                "are left out: with them and the other controls the automaton would be too large."
+                "are left out: the automaton of all words, with the other controls, would be too large."
             )
         return language(tokenizer, most_tokens=1)
 
     return Requirement(
         "lexicon",
-        (tuple(sorted(known)), tokens, passes, least),
+        (entries, tokens, least),
         over_tokens=language,
         fewer_over_tokens=of_one_token,
         weighs_lengths=False,
@@ -71,29 +79,45 @@ def _fitting_tokens(words: WordFilter, passes: bool, tokenizer: HuggingFaceToken
 
 @lru_cache(maxsize=64)
 def _known(words: WordFilter, tokenizer: HuggingFaceTokenizer) -> frozenset[str]:
-    """The words of a list or table that fit and that the tokenizer can write."""
-    listed = words.listed or {}
-    candidates = listed or (words.table.rows if words.table is not None else ())
-    return frozenset(writable(tokenizer, (listed.get(word, word) for word in candidates if words.fault(word) is None)))
+    """The words of a list or table that fit and that the tokenizer can write; those of the list that it cannot write
+    are named in a warning.
+
+    Raises:
+        RecipeError: no word is left.
+    """
+    candidates = words.table.rows.keys() if words.table is not None else ()
+    possible = writable(tokenizer, words.listed.values() if words.listed is not None else candidates)
+    unmet = words.missing_words(possible, tokenizer.split)
+    if unmet is not None and not possible:
+        raise RecipeError(unmet, where="lexicon", remedy="List words that this model's tokens can write.")
+    if unmet is not None:
+        warn_once(f"lexicon: {unmet}")
+    known = frozenset(word for word in possible if words.fault(word) is None)
+    if not known:
+        raise words.no_word_left(list(possible))
+    return known
 
 
 def _is_exempt(word: str) -> bool:
     """Whether a word does not count; "Will" and "Us" are function words at the beginning of a sentence only."""
-    return word.casefold() in FUNCTION_WORDS
+    return is_function_word(word, "")
 
 
-def _entries(known: Set[str], passes: bool) -> Iterator[Entry]:
+@lru_cache(maxsize=64)
+def _entries(words: WordFilter, known: frozenset[str], passes: bool) -> tuple[Entry, ...]:
     """The words, also with a capital, and what else may occur."""
-    words = set(_with_capitals(known))
+    entries = list[Entry]()
+    forms = {form for form in _with_capitals(known) if words.fault(form) is None}
     if passes:
-        yield from (Entry(word, "clitic") for word in sorted(FUNCTION_WORDS.intersection(CLITICS)))
-        words |= {form for form in _with_capitals(FUNCTION_WORDS.difference(CLITICS, "'")) if is_function_word(form)}
-        yield from MARKS
-    for word in sorted(words):
-        yield Entry(word, "word", counts=not (passes and _is_exempt(word)))
+        entries += [Entry(word, "attached") for word in sorted(FUNCTION_WORDS.intersection(CLITICS))]
+        forms |= {form for form in _with_capitals(FUNCTION_WORDS.difference(CLITICS, "'")) if is_function_word(form)}
+        entries += MARKS
+    for word in sorted(forms):
+        entries += [Entry(word, role, counts=not (passes and _is_exempt(word))) for role in roles(word)]
+    return tuple(entries)
 
 
 def _with_capitals(words: Iterable[str]) -> Iterator[str]:
     """The words, each as it is and with a capital."""
     for word in words:
-        yield from (word, word[:1].upper() + word[1:])
+        yield from (word, word[:1].title() + word[1:])

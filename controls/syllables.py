@@ -42,7 +42,7 @@ def _words_of_one_token(tokenizer: HuggingFaceTokenizer) -> tuple[Alphabet, Auto
     the texts that are such lines."""
     words = {token: word for token, word in one_token_words(tokenizer).items() if syllables(word) is not None}
     clitics = {tokens[0]: clitic for clitic in CLITICS if len(tokens := clitic_tokens(tokenizer, clitic)) == 1}
-    entries = [Entry(clitic, "clitic") for clitic in clitics.values()]
+    entries = [Entry(clitic, "attached") for clitic in clitics.values()]
     entries += [mark for mark in MARKS if mark.role != "break"]
     named = words | clitics
     alphabet = Alphabet([None if string is None else named.get(at, ".") for at, string in enumerate(tokenizer.strings)])

@@ -9,6 +9,7 @@ from controls import Avoid, Characters, Contains, Length, Lexicon, Pattern
 from controls.function_words import is_function_word
 from controls.lexicon_of_tokens import lexicon_of_tokens
 from controls.word_bounds import word_filter
+from dlmctl.control.automata import exact_tokens
 from dlmctl.control.automata.dfa import DEAD
 from dlmctl.control.automata.exact_tokens import token_language
 from dlmctl.errors import RecipeError
@@ -26,12 +27,20 @@ def automaton_of(kind, words=WORDS, passes=True, least=0):
     return tokenizer, token_language(tokenizer, [lexicon_of_tokens(conditions, passes, least, tokenizer)])
 
 
+# Marks, clitics, initials, names, addresses, and what is another word with a capital or beside a mark.
+UNUSUAL = [*".%£\u2013'\"-/,", "...", "..", "🎉", "'s", "US", "it", "Will", "a@b.com", "www.x.com", "10", "4"]
+UNUSUAL += ["\u0131", "\u0301", "\u01c6"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("params", [{}, {"function_words": False}, {"min_words": 3}], ids=str)
-def test_whatever_the_automaton_accepts_passes(kind, params):
-    tokenizer, automaton = automaton_of(kind, WORDS, params.get("function_words", True), params.get("min_words", 0))
+@pytest.mark.parametrize("listed", [WORDS, UNUSUAL], ids=["usual words", "unusual words"])
+@pytest.mark.parametrize(
+    "params", [{}, {"function_words": False}, {"min_words": 3}, {"min_words": 2, "function_words": False}], ids=str
+)
+def test_whatever_the_automaton_accepts_passes(kind, listed, params):
+    tokenizer, automaton = automaton_of(kind, listed, params.get("function_words", True), params.get("min_words", 0))
     members = [np.flatnonzero(automaton.classes == label) for label in range(automaton.table.shape[1])]
-    lexicon, stream, texts = Lexicon(words=WORDS, **params), random.Random(0), set()
+    lexicon, stream, texts = Lexicon(words=listed, **params), random.Random(0), set()
     for _ in range(600):
         state, ids = 0, []
         while not (automaton.accepting[state] and (len(ids) > 12 or stream.random() < 0.2)):
@@ -80,6 +89,27 @@ def test_other_controls_hold_as_well(kind, other):
     assert len({sample.text for sample in result}) > 1
 
 
+@pytest.mark.parametrize(
+    ("listed", "params", "text", "accepted"),
+    [
+        (["dog", "."], {"passes": False}, "Dog.", True),
+        (["dog", "."], {"passes": False}, "Dog .", False),
+        (["dog", "."], {"passes": False}, "dog..", False),
+        (["10", "%"], {}, "at 10% of", True),
+        (["4", "£"], {}, "at £4", True),
+        (["Anna", "'s", "cats"], {"passes": False}, "Anna's cats", True),
+        (["Anna", "'s", "cats"], {"passes": False}, "Anna 's cats", False),
+        (["US"], {"least": 1}, "in the US", True),
+        (["US"], {"least": 1}, "in the us", False),
+        (["%", "dog"], {"least": 1}, "it %", False),
+        (["Will", "dog"], {"least": 1}, "Will it", False),
+    ],
+)
+def test_marks_and_initials_of_a_list(listed, params, text, accepted):
+    tokenizer, automaton = automaton_of("bytes", listed, **params)
+    assert automaton.accepts(tokenizer.encode_text(text)[1:-1]) == accepted
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("params", [{"letters": [3, 4]}, {"syllables": [1, 1], "function_words": False}], ids=str)
 def test_bounds_alone_choose_among_words_of_one_token(kind, params):
@@ -94,6 +124,17 @@ def test_words_of_several_tokens_are_left_out_where_the_automaton_would_be_too_l
     assert result.success == 1.0
     assert "of 12 words are several tokens, such as 'bridges', and are left out" in caplog.text
     assert "bridges" not in " ".join(sample.text for sample in result)
+
+
+def test_so_are_they_where_steps_would_visit_too_many_transitions(caplog, monkeypatch):
+    listed = [*WORDS, "fishes"]
+    _, automaton = automaton_of("bytes", listed)
+    monkeypatch.setattr(exact_tokens, "_cache", {})
+    monkeypatch.setattr(exact_tokens, "MAX_TOKEN_CELLS", automaton.table.size - 1)
+    monkeypatch.setattr(exact_tokens, "MAX_SPARSE_TRANSITIONS", np.count_nonzero(automaton.table != DEAD) - 1)
+    result = generate(Lexicon(words=listed), model=model_of("bytes"), samples=4, sampler=QUICK)
+    assert result.success == 1.0
+    assert "such as 'fishes', and are left out" in caplog.text
 
 
 def test_texts_have_as_many_tokens_as_without_it():
@@ -126,9 +167,13 @@ def test_bounds_choose_among_the_words_of_a_table(tmp_path):
     ("params", "said"),
     [
         ({"words": ["pub"], "where": {"tag": "NOUN"}}, "`where` selects among whole words"),
-        ({"words": ["слово", "ice cream"]}, "this model's tokens write no word that fits"),
-        ({"words": ["pub"], "letters": [5, 9]}, "this model's tokens write no word that fits"),
-        ({"letters": [40, 50]}, "this model's tokens write no word that fits"),
+        ({"words": ["слово", "ice cream"]}, "it does not know 'слово'; 'ice cream' is more than one word to it"),
+        ({"words": ["pub"], "letters": [5, 9]}, "0 have letters 5 to 9 (there are 3 to 3)"),
+        (
+            {"words": ["may", "%"], "min_words": 1},
+            "`min_words` counts no function words and marks, and there are no other",
+        ),
+        ({"letters": [40, 50]}, "0 have letters 40 to 50"),
         ({"zipf": [4, None]}, "the model has no counts of its training text"),
     ],
 )
@@ -141,3 +186,8 @@ def test_what_cannot_be_is_said(params, said):
 def test_words_that_the_tokens_cannot_write_are_named(caplog):
     generate(Lexicon(words=["pub", "слово", "ice cream"]), model=model_of("word pieces"), samples=1, sampler=QUICK)
     assert "of the 3 words of the list the model knows 1; it does not know 'слово'" in caplog.text
+
+
+def test_words_out_of_bounds_are_not_called_unknown(caplog):
+    generate(Lexicon(words=["pub", "river"], letters=[1, 3]), model=model_of("bytes"), samples=1, sampler=QUICK)
+    assert "the model knows" not in caplog.text

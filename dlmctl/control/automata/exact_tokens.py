@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from functools import cached_property, lru_cache
 
-from dlmctl.control.automata.dfa import Automaton, TooLarge
+import numpy as np
+
+from dlmctl.control.automata.dfa import DEAD, Automaton, TooLarge
 from dlmctl.control.automata.exact_rows import ExactRows
 from dlmctl.control.automata.joint import SHARPNESS, JointAutomata
 from dlmctl.control.automata.languages import Alphabet, ended, everything, in_order, stopped
 from dlmctl.control.automata.lifted import (
     MAX_SPARSE_CELLS,
     MAX_SPARSE_STATES,
+    MAX_SPARSE_TRANSITIONS,
     MAX_TOKEN_CELLS,
     Units,
     characters_for,
@@ -139,12 +142,16 @@ def _intersected(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Require
             if automaton.empty:
                 raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
         joint = intersect_all(parts, MAX_SPARSE_STATES, MAX_SPARSE_CELLS)
-        if joint.table.size > MAX_TOKEN_CELLS and not is_sparse(joint):
+        if joint.table.size > MAX_TOKEN_CELLS and not (is_sparse(joint) and _has_few_transitions(joint)):
             raise too_large()
     except RecipeError as error:
         where = error.where or _joined_names(requirements)
         raise type(error)(error.what, where=where, remedy=error.remedy) from None
     return joint
+
+
+def _has_few_transitions(automaton: Automaton) -> bool:
+    return bool(np.count_nonzero(automaton.table != DEAD) <= MAX_SPARSE_TRANSITIONS)
 
 
 def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:

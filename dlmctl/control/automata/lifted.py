@@ -20,8 +20,9 @@ from dlmctl.text.characters import kind
 
 # Limit on a table over tokens, of which a step of inference holds a copy per row unless most of its cells are empty.
 MAX_TOKEN_CELLS = 1 << 22
-# Limits on automata over tokens most of whose cells are empty.
-MAX_SPARSE_STATES, MAX_SPARSE_CELLS = 1 << 14, 1 << 24
+# Limits on automata over tokens most of whose cells are empty; a step of inference visits every transition at every
+# position, which takes seconds for a few texts with as many as are allowed.
+MAX_SPARSE_STATES, MAX_SPARSE_CELLS, MAX_SPARSE_TRANSITIONS = 1 << 14, 1 << 24, 1 << 19
 # UTF-8 prefixes that are tokens of many vocabularies, and whose characters are of several types: emoji; quotation marks
 # and dashes; accented letters. A token may end with them.
 _ENDING_LEADS = (b"\xf0\x9f", b"\xe2\x80", b"\xc3")

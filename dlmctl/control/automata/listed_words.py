@@ -6,16 +6,19 @@ and the automaton has few states more than the words have beginnings of several 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from dlmctl.control.automata.dfa import Automaton
 from dlmctl.control.automata.token_trie import TokenTrie, automaton_of
+from dlmctl.text.spelling import detokenize
+from dlmctl.text.syllables import CLITICS
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 from dlmctl.text.tokens import plain_words
 
-Role = Literal["word", "clitic", "closing", "opening", "hyphen", "dash", "break"]
+# "attached" is a clitic, or a mark that must not follow another mark, with which it could be one: ".." after ".".
+Role = Literal["word", "attached", "closing", "opening", "hyphen", "dash", "break"]
 
 # Where a text is between two words. One that goes on after a prompt may begin with a space, or with a mark.
 START, AFTER_WORD, AFTER_MARK, AFTER_OPENING = PLACES = range(4)
@@ -41,7 +44,7 @@ _WAYS: dict[Role, tuple[_Way, ...]] = {
         _Way((START, AFTER_WORD, AFTER_MARK), "x", " ", AFTER_WORD),
         _Way((AFTER_OPENING,), "(", "", AFTER_WORD),
     ),
-    "clitic": (_Way((AFTER_WORD,), "x", "", AFTER_MARK),),
+    "attached": (_Way((AFTER_WORD,), "x", "", AFTER_MARK),),
     "closing": (_Way((START, AFTER_WORD, AFTER_MARK), "x", "", AFTER_MARK),),
     "opening": (
         _Way((START,), "", "", AFTER_OPENING),
@@ -79,7 +82,24 @@ MARKS = [Entry(mark, role) for role, marks in _MARKS.items() for mark in marks]
 
 def writable(tokenizer: HuggingFaceTokenizer, texts: Iterable[str]) -> set[str]:
     """Those of the words ``texts`` that are one word, and that the tokenizer can write within a text."""
-    return {text for text in texts if _is_one_word(text) and _tokens(tokenizer, "x", " ", text)}
+    return {
+        text
+        for text in texts
+        if _is_one_word(text) and any(any(_written(tokenizer, role, text)) for role in roles(text))
+    }
+
+
+def roles(text: str) -> tuple[Role, ...]:
+    """What a word of a list, which may be a mark, can be in a text."""
+    if any(char.isalnum() for char in text):
+        return ("attached",) if text.casefold() in CLITICS else ("word",)
+    if text == '"':
+        return "opening", "attached"
+    if text == "-":
+        return ("hyphen",)
+    # As it is usually spelled.
+    of_spelling: dict[str, Role] = {f"x{text} y": "attached", f"x {text}y": "opening"}
+    return (of_spelling.get(detokenize(["x", text, "y"]), "dash"),)
 
 
 @lru_cache(maxsize=2)
@@ -115,13 +135,12 @@ def listed_words(
     """
     trie = TokenTrie(len(PLACES))
     for entry in entries:
-        if entry.role in ("word", "clitic") and not _is_one_word(entry.text):
+        if entry.role in ("word", "attached") and not _is_one_word(entry.text):
             continue
-        for way in _WAYS[entry.role]:
-            written = _tokens(tokenizer, way.before, way.lead, entry.text)
+        for way, written in _written(tokenizer, entry.role, entry.text):
             if entry.role == "word" and most_tokens is not None and len(written) > most_tokens:
                 continue
-            for place in way.places if written else ():
+            for place in way.places:
                 trie.add(place, written, way.after, entry.counts)
     for token in tokens:
         has_space = (tokenizer.strings[token] or b"").startswith(b" ")
@@ -131,20 +150,33 @@ def listed_words(
 
 
 def _is_one_word(text: str) -> bool:
-    return plain_words(text) == [text]
+    """Whether a text is one word, also after an opening mark and before a clitic or a hyphen, unlike addresses."""
+    if text.isalnum() or text.startswith("'") or not any(char.isalnum() for char in text):
+        return plain_words(text) == [text]
+    return plain_words(f"({text}'s {text}-x") == ["(", text, "'s", text, "-", "x"]
 
 
 def clitic_tokens(tokenizer: HuggingFaceTokenizer, clitic: str) -> tuple[int, ...]:
     """The tokens of a clitic after a word; none if the tokenizer cannot write it there, or it is no word of its own."""
-    return _tokens(tokenizer, "x", "", clitic) if _is_one_word(clitic) else ()
+    return next((tokens for _, tokens in _written(tokenizer, "attached", clitic)), ()) if _is_one_word(clitic) else ()
+
+
+def _written(tokenizer: HuggingFaceTokenizer, role: Role, text: str) -> Iterator[tuple[_Way, tuple[int, ...]]]:
+    """The ways in which the tokenizer can write a text that has a role, each with its tokens."""
+    for way in _WAYS[role]:
+        if tokens := _tokens(tokenizer, way.before, way.lead, text):
+            yield way, tokens
 
 
 def _tokens(tokenizer: HuggingFaceTokenizer, before: str, lead: str, text: str) -> tuple[int, ...]:
-    """The tokens of a text after another one; none if they are not those of the text alone, as for an unknown sign."""
+    """The tokens of a text after another one; none if they are not those of the text alone, as for an unknown sign.
+
+    Some tokenizers write a space before every word, but those that write none where ``lead`` is one join marks.
+    """
     head, whole = (tokenizer.encode_text(string)[1:-1] for string in (before, before + lead + text))
     tokens = whole[len(head) :]
     strings = [tokenizer.strings[token] for token in tokens]
     if whole[: len(head)] != head or None in strings:
         return ()
     written = b"".join(string or b"" for string in strings).decode("utf-8", "replace")
-    return tuple(tokens) if written.removeprefix(" ") == text else ()
+    return tuple(tokens) if written in (lead + text, f" {text}") else ()
