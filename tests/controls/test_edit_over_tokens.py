@@ -98,13 +98,13 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("tolerance", [0, 1])
+# With a tolerance the automata are large; those of word pieces are the smallest.
+@pytest.mark.parametrize(("kind", "tolerance"), [*((kind, 0) for kind in KINDS), ("word pieces", 1)])
 @pytest.mark.parametrize("other", OTHERS)
-def test_every_text_is_an_edit_beside_any_other_control(other, tolerance):
+def test_every_text_is_an_edit_beside_any_other_control(other, kind, tolerance):
     edit = Edit(TEXT, 2, tolerance)
-    for kind in KINDS:
-        result = generate(edit if other is None else edit & other, model=model_of(kind), samples=4, seed=1)
-        assert result.success == 1.0, result.texts
+    result = generate(edit if other is None else edit & other, model=model_of(kind), samples=4, seed=1)
+    assert result.success == 1.0, result.texts
 
 
 @pytest.mark.parametrize("options", [{"steps": 4}, {"steps": None}, {"particles": 3}])
