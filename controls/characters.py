@@ -45,8 +45,10 @@ def _within_line(token: bytes | None) -> str | None:
 
 
 class Characters(TotalControl):
-    """Fixes the number of characters, exactly, as the text is written; on models of whole words, single quotation marks
-    do not occur."""
+    """Fixes the number of characters, exactly, as the text is written.
+
+    On models of whole words single quotation marks do not occur.
+    """
 
     name = "characters"
     unit = "characters"
