@@ -70,14 +70,12 @@ def lexicon_of_tokens(words: WordFilter, passes: bool, least: int, tokenizer: Hu
     )
 
 
-@lru_cache(maxsize=64)
 def _fitting_tokens(words: WordFilter, passes: bool, tokenizer: HuggingFaceTokenizer) -> frozenset[int]:
     """The words of one token that fit, if there is neither a list nor a table; without function words if they pass."""
     is_other = {token: word for token, word in one_token_words(tokenizer).items() if not (passes and _is_exempt(word))}
     return frozenset(token for token, word in is_other.items() if words.fault(word) is None)
 
 
-@lru_cache(maxsize=64)
 def _known(words: WordFilter, tokenizer: HuggingFaceTokenizer) -> frozenset[str]:
     """The words of a list or table that fit and that the tokenizer can write; those of the list that it cannot write
     are named in a warning.
@@ -103,7 +101,6 @@ def _is_exempt(word: str) -> bool:
     return is_function_word(word, "")
 
 
-@lru_cache(maxsize=64)
 def _entries(words: WordFilter, known: frozenset[str], passes: bool) -> tuple[Entry, ...]:
     """The words, also with a capital, and what else may occur."""
     entries = list[Entry]()

@@ -19,14 +19,12 @@ from dlmctl.control.automata.lifted import (
     Units,
     characters_for,
     lifted,
-    too_large,
     units_of,
 )
 from dlmctl.control.automata.phrases import Language, with_phrases
 from dlmctl.control.automata.product import complement, intersect_all, intersection
 from dlmctl.control.automata.requirement import Requirement
-from dlmctl.control.automata.spelled import Spelled, alphabet_for
-from dlmctl.control.automata.transitions import is_sparse
+from dlmctl.control.automata.spelled import Spelled, alphabet_for, too_large
 from dlmctl.errors import RecipeError, UnsatisfiableError
 from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
@@ -117,41 +115,40 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
 
 
 def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    about_words = [required for required in requirements if required.over_tokens is None]
+    spelled = [(_joined_names(about_words), _spelled_language(tokenizer, about_words))] if about_words else []
     try:
-        return _intersected(tokenizer, requirements)
+        return _intersected(spelled, tokenizer, requirements)
     except TooLarge:
         if all(required.fewer_over_tokens is None for required in requirements):
             raise
     fewer = [
         required._replace(over_tokens=required.fewer_over_tokens or required.over_tokens) for required in requirements
     ]
-    return _intersected(tokenizer, fewer)
+    return _intersected(spelled, tokenizer, fewer)
 
 
-def _intersected(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
-    """The language of requirements on words and of those over tokens.
+def _intersected(
+    spelled: Sequence[tuple[str, Automaton]], tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]
+) -> Automaton:
+    """The language of requirements over tokens and, ``spelled``, of those on words.
 
     Raises:
         RecipeError: as ``token_language``.
     """
-    about_words = [required for required in requirements if required.over_tokens is None]
-    parts = [(_joined_names(about_words), _spelled_language(tokenizer, about_words))] if about_words else []
     try:
+        parts = [*spelled]
         parts += [(required.name, required.over_tokens(tokenizer)) for required in requirements if required.over_tokens]
         for name, automaton in parts:
             if automaton.empty:
                 raise UnsatisfiableError("no text that this model's tokens can spell satisfies it.", where=name)
         joint = intersect_all(parts, MAX_SPARSE_STATES, MAX_SPARSE_CELLS)
-        if joint.table.size > MAX_TOKEN_CELLS and not (is_sparse(joint) and _has_few_transitions(joint)):
+        if joint.table.size > MAX_TOKEN_CELLS and np.count_nonzero(joint.table != DEAD) > MAX_SPARSE_TRANSITIONS:
             raise too_large()
     except RecipeError as error:
         where = error.where or _joined_names(requirements)
         raise type(error)(error.what, where=where, remedy=error.remedy) from None
     return joint
-
-
-def _has_few_transitions(automaton: Automaton) -> bool:
-    return bool(np.count_nonzero(automaton.table != DEAD) <= MAX_SPARSE_TRANSITIONS)
 
 
 def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
@@ -198,7 +195,7 @@ def _in_given_order(requirements: Sequence[Requirement], alphabet: Alphabet) -> 
     """The language over words, with the phrases in the order of the requirements; a smaller automaton."""
     phrases = _phrases(requirements, alphabet)
     base = _without_phrases(requirements, alphabet)
-    return intersection(base, in_order(alphabet, phrases)) if phrases else base
+    return intersection(base, in_order(alphabet, phrases))
 
 
 def _without_phrases(requirements: Sequence[Requirement], alphabet: Alphabet) -> Automaton:

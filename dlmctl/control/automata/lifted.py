@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dlmctl.control.automata.dfa import DEAD, Automaton, Bools, Ints, TooLarge, reduced
-from dlmctl.control.automata.spelled import Spelled
+from dlmctl.control.automata.spelled import Spelled, too_large
 from dlmctl.text.characters import kind
 
 # Limit on a table over tokens, of which a step of inference holds a copy per row unless most of its cells are empty.
@@ -235,14 +235,6 @@ def _over_tokens(byte_table: _ByteTable, spelled: Spelled, units: Units) -> Auto
     if automaton.table.size > MAX_TOKEN_CELLS:
         raise too_large()
     return automaton
-
-
-def too_large() -> TooLarge:
-    """The error of an automaton over tokens that is too large."""
-    return TooLarge(
-        "the controls together need an automaton that is too large for this model's tokens.",
-        remedy="Ask for fewer words, shorter repeats or a simpler pattern.",
-    )
 
 
 class _StateFunctions:

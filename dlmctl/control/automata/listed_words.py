@@ -168,12 +168,18 @@ def _written(tokenizer: HuggingFaceTokenizer, role: Role, text: str) -> Iterator
             yield way, tokens
 
 
+@lru_cache(maxsize=16)
+def _head(tokenizer: HuggingFaceTokenizer, before: str) -> list[int]:
+    """The tokens of a text before entries, which is the same for many of them."""
+    return tokenizer.encode_text(before)[1:-1]
+
+
 def _tokens(tokenizer: HuggingFaceTokenizer, before: str, lead: str, text: str) -> tuple[int, ...]:
     """The tokens of a text after another one; none if they are not those of the text alone, as for an unknown sign.
 
     Some tokenizers write a space before every word, but those that write none where ``lead`` is one join marks.
     """
-    head, whole = (tokenizer.encode_text(string)[1:-1] for string in (before, before + lead + text))
+    head, whole = _head(tokenizer, before), tokenizer.encode_text(before + lead + text)[1:-1]
     tokens = whole[len(head) :]
     strings = [tokenizer.strings[token] for token in tokens]
     if whole[: len(head)] != head or None in strings:

@@ -132,11 +132,7 @@ class Spelled:
                     number[subset] = len(subsets)
                     subsets.append(subset)
                     if len(subsets) > MAX_CHARACTER_STATES:
-                        raise TooLarge(
-                            "the controls together need an automaton that is too large for a model of tokens.",
-                            remedy="Ask for fewer phrases or changes, less tolerance, shorter texts or repeats, "
-                            "smaller numbers or a simpler pattern.",
-                        )
+                        raise too_large()
                 row.append(number[subset] if subset else DEAD)
             rows.append(row)
         accepting = [any(self._accepts(reading) for reading in subset) for subset in subsets]
@@ -199,6 +195,15 @@ class Spelled:
             {node for index, path in paths.items() if row[index] != row[shapes[index]] for node in path}
             for row in self.next_state
         ]
+
+
+def too_large() -> TooLarge:
+    """The error of an automaton over characters or tokens that is too large."""
+    return TooLarge(
+        "the controls together need an automaton that is too large for this model's tokens.",
+        remedy="Ask for fewer words, phrases or changes, less tolerance, shorter texts or repeats, smaller numbers "
+        "or a simpler pattern.",
+    )
 
 
 def _trie(words: Sequence[str | None]) -> tuple[dict[tuple[int, str], int], dict[int, int], dict[int, list[int]]]:

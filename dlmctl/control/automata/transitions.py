@@ -178,17 +178,11 @@ def stacked(automata: Sequence[Automaton], device: torch.device | str = "cpu") -
     indices = {id(automaton): index for index, automaton in enumerate(distinct)}
     rows = [indices[id(automaton)] for automaton in automata]
     largest = max(distinct, key=lambda automaton: automaton.table.size)
-    if states * width >= LARGE and is_sparse(largest, states * width):
+    if states * width >= LARGE and SPARSE * len(edges_of(largest.table).source) <= states * width:
         return _stacked_edges(distinct, states, width, rows, device)
     classes, table, ends = _batched([_padded(automaton, states, width) for automaton in distinct], rows, device)
     sets, pairs = _sets(distinct, states, width, rows, device), _pairs(distinct, states, width, rows, device)
     return Tables(classes, table, ends, sets, pairs)
-
-
-def is_sparse(automaton: Automaton, cells: int | None = None) -> bool:
-    """Whether an automaton has few edges for the cells of its table, or for so many ``cells``."""
-    size = automaton.table.size if cells is None else cells
-    return SPARSE * len(edges_of(automaton.table).source) <= size
 
 
 def _stacked_edges(
