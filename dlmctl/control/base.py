@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from dlmctl.control import argument_checks
+from dlmctl.control import argument_checks, negation
 from dlmctl.control.authored import ControlInterface
 from dlmctl.control.check import Check, merge_checks, negated_check, normalised_checks
 from dlmctl.control.clashes import refuse_clashes
-from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot, call_author_code, lacks_energy
+from dlmctl.control.prepared import Part, Prepared, PreparedAll, call_author_code, lacks_energy
 from dlmctl.control.state import BatchContext, P
 from dlmctl.control.warn_once import warn_once
 from dlmctl.errors import UnknownWordError, UserError
@@ -339,10 +339,10 @@ class Not(Composite):
         exact = prepared.negated()
         if exact is not None or lacks_energy(prepared):
             return exact or Prepared()  # without a negation that guides, the check alone decides
-        negation = PreparedNot(Part(part.name, part.share, prepared))
+        negated = negation.PreparedNot(Part(part.name, part.share, prepared))
         # Fixed numbers of words need no guidance.
-        negation.exact = part.by_length and all(layout.words is not None for layout in batch.layouts)
-        return negation
+        negated.exact = part.by_length and all(layout.words is not None for layout in batch.layouts)
+        return negated
 
     def verdicts(
         self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None = None

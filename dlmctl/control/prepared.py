@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# -log p of a control that is all but satisfied. Below it the negation continues as a straight line, because -log(1 - p)
-# grows without bound.
-MIN_ENERGY = 1e-5
 # Energy, in nats, of a word or span wanted beyond the positions of its text, which happens only under `any` and `not`.
 NO_ROOM = 10.0
 
@@ -98,6 +94,19 @@ class Prepared:
         on the CPU, even if the logits are not, so that reading them causes no wait.
         """
         return logits
+
+    def draw(self, logits: Tensor, likely: Tensor, uniform: Tensor) -> Tensor:
+        """Word logits ``[B, L, V]`` of which any choice satisfies the constraint: those along a text drawn with its
+        probability. By default those along the likeliest one.
+
+        Called instead of ``constrain`` with t = 0 by walks that write several words in a step.
+
+        Args:
+            logits: at the temperature of the walk.
+            likely: with -inf for words that are only needed where no text is left without them.
+            uniform: numbers in [0, 1) to draw with, ``[B, L]``.
+        """
+        return self.constrain(logits, uniform.new_zeros(len(uniform), device="cpu"))
 
     def phase(self, t: float) -> Hashable:
         """A key for the time: at times with the same phase the methods of this object make the same calls. By default
@@ -237,6 +246,9 @@ class Part(NamedTuple):
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         return self._logits("constrain", "word logits", logits, lambda: self.prepared.constrain(logits, t))
 
+    def draw(self, logits: Tensor, likely: Tensor, uniform: Tensor) -> Tensor:
+        return self._logits("draw", "word logits", logits, lambda: self.prepared.draw(logits, likely, uniform))
+
     def _logits(self, member: str, wanted: str, given: Tensor, call: Callable[[], Tensor]) -> Tensor:
         """What a ``member`` returns for a tensor ``given [B, L, V]``, checked for the same shape and cast to its
         precision."""
@@ -310,6 +322,11 @@ class PreparedAll(Prepared):
             logits = part.constrain(logits, t)
         return logits
 
+    def draw(self, logits: Tensor, likely: Tensor, uniform: Tensor) -> Tensor:
+        for part in self.parts:
+            logits = likely = part.draw(logits, likely, uniform)
+        return logits
+
     def phase(self, t: float) -> Hashable:
         return tuple(part.phase(t) for part in self.parts)
 
@@ -321,24 +338,3 @@ class PreparedAll(Prepared):
     def verify(self, logits: Tensor) -> None:
         for part in self.parts:
             part.verify(logits)
-
-
-class PreparedNot(Prepared):
-    """The negation of one control: for an energy -log p, -log(1 - p), or its tangent where p is all but 1; all of it
-    scaled by the weight of the control.
-
-    The tangent keeps a gradient where it is needed most: on a text that is certain to have what is unwanted, and where
-    an energy falls below 0 by rounding or because it is not a -log p.
-    """
-
-    def __init__(self, part: Part) -> None:
-        self.part = part
-
-    def phase(self, t: float) -> Hashable:
-        return self.part.phase(t)
-
-    def energy(self, state: ControlState) -> Tensor:
-        energy = self.part.energy(state)
-        curve = -(-(-energy.clamp(min=MIN_ENERGY)).expm1()).log()
-        tangent = (MIN_ENERGY - energy).clamp(min=0) / math.expm1(MIN_ENERGY)
-        return self.part.weight * (curve + tangent)

@@ -15,15 +15,15 @@ from dlmctl.diffusion.masked import attended
 from dlmctl.diffusion.masked_base import Context, MaskedModel, NetworkInputs, Scores, Window
 from dlmctl.diffusion.noise import SampleNoise
 from dlmctl.diffusion.walks import (
-    RANDOM_PLACES,
     StepNoise,
     Stride,
     Walk,
     WalkSettings,
-    Written,
     drawn,
+    is_unlikely,
     log_probabilities,
     log_ratios,
+    relative,
     remasking,
     word_weights,
 )
@@ -64,8 +64,8 @@ class Absorbing:
         context: a prompt before each row; for models that take one.
         given: ids ``[B, L]`` of words that are fixed from the start, -1 at open positions.
         hints: added to the input of each block of the network, ``[layers, B, L, H]``.
-        condition: conditions logits ``[B, L, V]`` on the exact constraints; given if a step may write several words of
-            a text, which are then drawn one after the other, so that together they still have a completion.
+        draw: narrows logits down to a drawn text that satisfies the exact constraints (``Prepared.draw``); given if a
+            step may write several words of a text, which are then words of such a text.
         stops: ids of the tokens that end a text, if the model writes them: what follows them need not be written.
         blocks: for models that attend by blocks.
         looks_ahead: whether these need the scores of later blocks, too.
@@ -85,14 +85,14 @@ class Absorbing:
         context: Context | None = None,
         given: Tensor | None = None,
         hints: Tensor | None = None,
-        condition: Callable[[Tensor], Tensor] | None = None,
+        draw: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
         stops: Tensor | None = None,
         blocks: AttentionBlocks | None = None,
         *,
         looks_ahead: bool = True,
     ) -> None:
         self.model, self.vocabulary, self.walk, self.settings = model, vocabulary, walk, settings
-        self.condition, self.stops = condition, stops
+        self.draw, self.stops = draw, stops
         self.schedule, self.tags, self.context, self.given = schedule, tags, context, given
         self.hints, self.taken_steps = hints, 0
         self.blocks, self.looks_ahead, self.prefix = blocks, looks_ahead, Prefix()
@@ -160,7 +160,7 @@ class Absorbing:
         is_open = self._free_in(self.schedule[self.taken_steps], x) & (x == self.model.mask_id)
         if bool((is_open & ~self._after_end(x)).any()):
             return False
-        noise.uniform(2, x)
+        self._uniform(x, noise)
         self.taken_steps += 1
         return True
 
@@ -186,22 +186,24 @@ class Absorbing:
 
     def step(self, x: Tensor, estimate: Prediction, t: Tensor, s: Tensor, noise: SampleNoise) -> StepResult:
         assert self.log_p is not None
-        uniform = noise.uniform(2, x)
+        choices, states = self._uniform(x, noise)
         block_step = self.schedule[self.taken_steps]
         self.taken_steps += 1
         stride, free = block_step.stride, self._free_in(block_step, x)
         places = self._open_places(x, free) if estimate.unguided is None else None
         ratio = None
         if places is not None:
-            new, written_places, log_p = self._in_pieces(x, places, estimate, free, stride, uniform)
+            new, written_places, log_p = self._in_pieces(x, places, estimate, free, stride, choices)
         else:
             assert estimate.logits is not None
-            written = self.walk(x, estimate.logits, free, stride, StepNoise(uniform[0], uniform[1]), self.settings)
-            if self.condition is not None:
-                written = self._drawn_in_turn(x, written, estimate.logits, uniform[0], self.condition)
+            if states is not None:
+                choices = choices._replace(text=self._text(x, estimate, choices.words, states))
+            written = self.walk(x, estimate.logits, free, stride, choices, self.settings)
             new, written_places, log_p = written.canvas, written.places, log_probabilities(written, estimate.logits)
             if estimate.unguided is not None:
-                ratio = log_ratios(written, estimate.unguided, estimate.logits, self.settings)
+                # As if the words of a text that was drawn as a whole were independent; some of them may be unlikely.
+                settings = self.settings if states is None else self.settings._replace(min_p=0.0)
+                ratio = log_ratios(written, estimate.unguided, estimate.logits, settings)
         self.log_p = self.log_p.scatter_add(1, written_places, log_p.to(self.log_p))
         return StepResult(new, new, torch.zeros(len(x)), ratio)
 
@@ -214,51 +216,43 @@ class Absorbing:
             self.block_free = block, self.free & (place >= step.first) & (place < step.end)
         return self.block_free[1]
 
-    def joint_until(self, times: Tensor, *, alone: bool) -> float:
+    def joint_until(self, times: Tensor) -> float:
         """The time at and below which exact controls are applied to the likeliest text as a whole.
-
-        1 (always) where a step writes several tokens of a large vocabulary, else 0 (never).
 
         Args:
             times: the times of the steps, descending and ending in 0.
-            alone: whether a step writes at most one token per text.
         """
-        return 0.0 if self.model.family != "tokens" or alone else 1.0
+        return 0.0
 
-    def _drawn_in_turn(
-        self,
-        x: Tensor,
-        written: Written,
-        logits: Tensor,
-        uniform: Tensor,
-        condition: Callable[[Tensor], Tensor],
-    ) -> Written:
-        """What was ``written`` on the canvas ``x``, with its words drawn anew, each given those before it.
+    def _uniform(self, x: Tensor, noise: SampleNoise) -> tuple[StepNoise, Tensor | None]:
+        """The random choices of a step, and uniform numbers ``[B, L]`` to draw a text with, if texts are drawn."""
+        words, places, *states = noise.uniform(2 if self.draw is None else 3, x)
+        return StepNoise(words, places), states[0] if states else None
 
-        Drawn independently from ``logits [B, L, V]``, two words that are each possible may exclude each other.
+    def _text(self, x: Tensor, estimate: Prediction, words: Tensor, states: Tensor) -> Tensor:
+        """Token ids ``[B, L]`` of texts that satisfy the exact constraints, drawn as a whole.
+
+        Words drawn independently may each be possible and exclude each other. As a whole they are drawn as if they
+        were independent given the canvas and satisfied the constraints, at the temperature of the walk. ``min_p``
+        excludes a word at a place by its probability there given the constraints.
         """
-        rows = torch.arange(len(x), device=x.device)
-        new, most = written.canvas, written.places.shape[1]
-        is_written = (x == self.model.mask_id) & (new != self.model.mask_id)
-        if processes_in_chunks(x.device) or self.walk in RANDOM_PLACES:
-            most = int(is_written.sum(1).max())  # waits on a GPU, and saves most of the calls
-        places = is_written.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        canvas, given_words = torch.where(is_written, self.model.mask_id, new), logits
-        for number, place in enumerate(places.unbind(1)):
-            if number:
-                given_words = condition(with_fixed_words(logits, canvas, self.model.mask_id))
-            words = drawn(word_weights(given_words[rows, place], self.settings), uniform[rows, place])
-            words = torch.where(is_written[rows, place], words, canvas[rows, place])
-            canvas = canvas.scatter(1, place[:, None], words[:, None])
-        words = canvas.gather(1, places).clamp(max=logits.shape[-1] - 1)
-        return Written(canvas, places, words, ~is_written.gather(1, places))
+        assert self.draw is not None
+        assert estimate.logits is not None
+        assert estimate.unconstrained is not None
+        settings, logits = self.settings, relative(estimate.unconstrained, self.settings)
+        likely = logits.masked_fill(is_unlikely(estimate.logits, settings), -torch.inf)
+        chosen, independent = self.draw(logits, likely, states), WalkSettings(settings.mask_id)
+        if not processes_in_chunks(x.device):
+            return drawn(word_weights(chosen, independent), words)
+        is_open = x == settings.mask_id
+        return x.masked_scatter(is_open, drawn(word_weights(chosen[is_open], independent), words[is_open]))
 
     def _open_places(self, x: Tensor, free: Tensor) -> Tensor | None:
         """The open places ``[B, M]``, followed by other places in rows that have fewer than M.
 
-        None for all places: on a GPU, for walks that may mask written words again, and for words drawn in turn.
+        None for all places: on a GPU, for walks that may mask written words again, and for texts drawn as a whole.
         """
-        if not processes_in_chunks(x.device) or self.walk is remasking or self.condition is not None:
+        if not processes_in_chunks(x.device) or self.walk is remasking or self.draw is not None:
             return None
         is_open = free & (x == self.model.mask_id)
         most = max(1, int(is_open.sum(1).max()))
@@ -271,7 +265,7 @@ class Absorbing:
         estimate: Prediction,
         free: Tensor,
         stride: Stride,
-        uniform: Tensor,
+        noise: StepNoise,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The canvas ``[B, L]`` after a step, the places ``[B, M]`` written, and log p ``[B, M]`` of their words.
 
@@ -281,7 +275,7 @@ class Absorbing:
         size = PIECE_CPU * torch.get_num_threads()
         rows = max(1, size // (places.shape[1] * len(self.model.embeddings)))
         canvas, steps = x.gather(1, places), list[tuple[Tensor, Tensor, Tensor]]()
-        gathered = (places, canvas, free.gather(1, places), *(numbers.gather(1, places) for numbers in uniform))
+        gathered = (places, canvas, *(each.gather(1, places) for each in (free, noise.words, noise.places)))
         pieces = zip(*(values.split(rows) for values in gathered), strict=True)
         for (at, before, is_free, words, order), logits in zip(pieces, estimate.parts(places, rows), strict=True):
             written = self.walk(before, logits, is_free, stride, StepNoise(words, order), self.settings)

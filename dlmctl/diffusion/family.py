@@ -29,6 +29,7 @@ class Prediction:
         logits: token logits ``[B, L, V]``; None for a model that predicts latents. If passed as a function, they are
             computed on first access.
         unguided: the logits ``[B, L, V]`` of a guided prediction before guidance, where they were requested.
+        unconstrained: those after guidance and before exact constraints, where they were requested.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class Prediction:
         logits: Tensor | Callable[[], Tensor] | None = None,
         unguided: Tensor | None = None,
         parts: Parts | None = None,
+        unconstrained: Tensor | None = None,
     ) -> None:
         self._x0, self._logits, self.unguided, self._parts = x0, logits, unguided, parts
+        self.unconstrained = unconstrained
 
     @cached_property
     def x0(self) -> Tensor:
@@ -62,10 +65,11 @@ class Prediction:
 
     def take(self, rows: Tensor) -> Prediction:
         """The prediction for the texts ``rows``."""
-        logits, unguided = (
-            None if scores is None else scores.index_select(0, rows) for scores in (self.logits, self.unguided)
+        logits, unguided, unconstrained = (
+            None if scores is None else scores.index_select(0, rows)
+            for scores in (self.logits, self.unguided, self.unconstrained)
         )
-        return Prediction(lambda: self.x0.index_select(0, rows), logits, unguided)
+        return Prediction(lambda: self.x0.index_select(0, rows), logits, unguided, unconstrained=unconstrained)
 
 
 class StepResult(NamedTuple):

@@ -130,6 +130,6 @@ class UniformWalk(Absorbing):
     def finished(self, x: Tensor) -> None:
         """The last step may change all texts."""
 
-    def joint_until(self, times: Tensor, *, alone: bool) -> float:
+    def joint_until(self, times: Tensor) -> float:
         """The time of the last step, which ends with the likeliest text."""
         return float(times[-2])

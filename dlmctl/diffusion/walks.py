@@ -6,6 +6,7 @@ its logits are already guided, so the order of writing follows the guided confid
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -30,10 +31,17 @@ class Stride(NamedTuple):
 
 
 class StepNoise(NamedTuple):
-    """Uniform numbers in [0, 1) ``[B, L]``: ``words`` decide which word is written, ``places`` where."""
+    """The random choices of a step.
+
+    Attributes:
+        words, places: uniform numbers in [0, 1) ``[B, L]``, which decide which word is written, and where.
+        text: ids ``[B, L]`` of a text that was drawn as a whole, whose words are written; None if each word is drawn
+            for itself.
+    """
 
     words: Tensor
     places: Tensor
+    text: Tensor | None = None
 
 
 class WalkSettings(NamedTuple):
@@ -125,7 +133,7 @@ def remasking(
     # At s = 0 the quotient is 1 up to rounding.
     write_probability = (alpha_s - (1 - sigma) * alpha_t) / stride.t if stride.s > 0 else 1.0
     is_open = free & (canvas == settings.mask_id)
-    words = drawn(word_weights(logits, settings), noise.words)
+    words = _drawn_words(word_weights(logits, settings), noise)
     kept = ~(is_open & (noise.places < write_probability))
     new = torch.where(kept, canvas, words).masked_fill(free & ~is_open & (noise.places < sigma), settings.mask_id)
     places = kept.to(torch.uint8).argsort(dim=1, stable=True)[:, : stride.places]
@@ -149,7 +157,7 @@ def low_confidence(
 
     A word is sampled for every open place; its probability is taken before temperature and truncation.
     """
-    words = drawn(word_weights(logits, settings), noise.words)
+    words = _drawn_words(word_weights(logits, settings), noise)
     scores = (logits.gather(-1, words[..., None])[..., 0] - logits.logsumexp(-1)).exp()
     return _commit(canvas, words, scores, free, stride, noise, settings, settings.threshold)
 
@@ -160,7 +168,7 @@ def confidence(
     """Dream's ``maskgit_plus`` (Chang et al. 2022; Ye et al. 2025): as ``low_confidence``, but with the probability
     after temperature and truncation."""
     weights = word_weights(logits, settings)
-    words = drawn(weights, noise.words)
+    words = _drawn_words(weights, noise)
     scores = weights.gather(-1, words[..., None])[..., 0] / weights.sum(-1)
     return _commit(canvas, words, scores, free, stride, noise, settings, settings.threshold)
 
@@ -178,7 +186,7 @@ def entropy(
     canvas: Tensor, logits: Tensor, free: Tensor, stride: Stride, noise: StepNoise, settings: WalkSettings
 ) -> Written:
     """Dream's ``entropy`` (Ye et al. 2025): lowest entropy of the word's distribution first."""
-    log_weights = _relative(logits, settings)
+    log_weights = relative(logits, settings)
     weights = _truncated(log_weights.exp(), settings)
     scores = -entropies(weights, log_weights.clamp_(min=LEAST_LOG))
     return _commit(canvas, weights, scores, free, stride, noise, settings)
@@ -202,6 +210,11 @@ LIKELIEST_DRAWS = ("confidence", "low_confidence")
 RANDOM_PLACES = (ancestral, remasking)
 
 
+def _drawn_words(weights: Tensor, noise: StepNoise) -> Tensor:
+    """Words ``[B, L]`` for all places: those of a text that was drawn as a whole, or drawn from ``weights``."""
+    return drawn(weights, noise.words) if noise.text is None else noise.text
+
+
 def _commit(
     canvas: Tensor,
     words: Tensor,
@@ -217,7 +230,8 @@ def _commit(
     Over N strides that is floor(m / N) each, plus one in the first m mod N (LLaDA, section 2.4).
 
     Args:
-        words: ``[B, L]``, the words to write; or weights ``[B, L, V]``, to sample words only at the chosen places.
+        words: ``[B, L]``, the words to write; or weights ``[B, L, V]``, to sample words only at the chosen places, if
+            no text was drawn as a whole.
         scores: ``[B, L]``.
         sure: the score from which a word is written in any case.
     """
@@ -236,6 +250,7 @@ def _commit(
         if sure is not None:
             write_counts = torch.maximum(write_counts, (is_open & (scores >= sure)).sum(1))
         kept = torch.arange(places.shape[1], device=canvas.device) >= write_counts[:, None]
+    words = words if noise.text is None else noise.text
     if words.dim() == 3:
         rows = torch.arange(len(canvas), device=canvas.device)[:, None]
         new = drawn(words[rows, places], noise.words.gather(1, places))
@@ -247,15 +262,21 @@ def _commit(
 
 def word_weights(logits: Tensor, settings: WalkSettings) -> Tensor:
     """Unnormalised probabilities ``[..., V]`` after temperature and ``min_p``; the likeliest word has weight 1."""
-    return _truncated(_relative(logits, settings).exp_(), settings)
+    return _truncated(relative(logits, settings).exp_(), settings)
 
 
-def _relative(logits: Tensor, settings: WalkSettings) -> Tensor:
+def relative(logits: Tensor, settings: WalkSettings) -> Tensor:
     """Log weights ``[..., V]`` before truncation: at most 0, -inf for words that are not allowed."""
     log_weights = logits - logits.amax(-1, keepdim=True)
     if settings.temperature == 0:
         return log_weights.masked_fill_(log_weights < 0, -torch.inf)
     return log_weights if settings.temperature == 1 else log_weights.div_(settings.temperature)
+
+
+def is_unlikely(logits: Tensor, settings: WalkSettings) -> Tensor:
+    """Whether ``min_p`` excludes a word, or it is not allowed: ``[..., V]``."""
+    least = math.log(settings.min_p * (1 - 1e-6)) if settings.min_p else -math.inf
+    return logits <= logits.amax(-1, keepdim=True) + settings.temperature * least
 
 
 def _truncated(weights: Tensor, settings: WalkSettings) -> Tensor:
@@ -308,8 +329,9 @@ def log_ratios(written: Written, unguided: Tensor, guided: Tensor, settings: Wal
     """
     words = written.words[..., None]
     log_p = (_at(unguided, written) / settings.temperature).log_softmax(-1).gather(-1, words)
-    weights = word_weights(_at(guided, written), settings)
-    log_q = (weights.gather(-1, words) / weights.sum(-1, keepdim=True)).log()
+    drawn_from = _at(guided, written)
+    drawn_from = drawn_from.masked_fill(is_unlikely(drawn_from, settings), -torch.inf)
+    log_q = (drawn_from / settings.temperature).log_softmax(-1).gather(-1, words)
     return (log_p - log_q)[..., 0].masked_fill(written.kept, 0.0).sum(1)
 
 

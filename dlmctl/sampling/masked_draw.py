@@ -48,9 +48,8 @@ def draw_masked(job: Job) -> Finished:
     layouts = batch_layouts([layout for _, layout in batch], model.embeddings.device)
     noise = SampleNoise([draw for draw, _ in batch], positions=[layout.positions for _, layout in batch])
     vocabulary = plan.pretrained.tokenizer
-    family, steps, one_by_one = _planned_walk(plan, batch, layouts, control)
+    family, steps = _planned_walk(plan, batch, layouts, control)
     times = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
-    joint_until = family.joint_until(times, alone=one_by_one)
     recorded = sampler.compile and is_faster_recorded(layouts.words.device, model.family, steps)
     scores_open_places = (
         processes_in_chunks(layouts.words.device)
@@ -60,7 +59,8 @@ def draw_masked(job: Job) -> Finished:
     )
     steered_class = OpenSteered if scores_open_places and steers_places_independently(control) else Steered
     arguments = family, model.embeddings, vocabulary, control, plan.guidance, sampler, layouts
-    steered = steered_class(*arguments, joint_until=joint_until, recorded=recorded)
+    joint_until, draws_texts = family.joint_until(times), family.draw is not None
+    steered = steered_class(*arguments, joint_until=joint_until, recorded=recorded, draws_texts=draws_texts)
     steered.recorder = recorder
     with networks_in(sampler.precision, layouts.words.device):
         particles = particles_for(plan, batch, steered)
@@ -72,10 +72,8 @@ def draw_masked(job: Job) -> Finished:
         return finished if particles is None else particles.finish(finished, len(model.embeddings))
 
 
-def _planned_walk(
-    plan: Plan, batch: Batch, layouts: Layouts, control: PreparedAll | None
-) -> tuple[Absorbing, int, bool]:
-    """The family of a batch with its schedule, its number of steps, and whether each writes at most one word."""
+def _planned_walk(plan: Plan, batch: Batch, layouts: Layouts, control: PreparedAll | None) -> tuple[Absorbing, int]:
+    """The family of a batch with its schedule, and its number of steps."""
     model, sampler, vocabulary = plan.pretrained.masked, plan.sampler, plan.pretrained.tokenizer
     places = torch.where(layouts.words >= 0, layouts.words, layouts.positions - 1)
     fixed_words = None if control is None else forced_words(control, layouts, vocabulary, len(model.embeddings))
@@ -101,12 +99,12 @@ def _planned_walk(
         context=context_of(plan, batch, layouts.words.device),
         given=fixed_words,
         hints=hints_of(guiding),
-        condition=None if one_by_one or model.family != "masked" else exact_condition(control),
+        draw=None if one_by_one or model.family == "uniform" else exact_draw(control),
         stops=_stops(vocabulary, layouts),
         blocks=attention_blocks(plan, batch[0][0]),
         looks_ahead=control is not None,
     )
-    return family, steps, one_by_one
+    return family, steps
 
 
 def forced_words(control: PreparedAll, layouts: Layouts, vocabulary: Tokenizer, size: int) -> Tensor | None:
@@ -223,15 +221,12 @@ def one_word_per_step(sampler: SamplerSettings, places: int) -> bool:
     return sampler.steps is None or sampler.steps >= places
 
 
-def exact_condition(control: PreparedAll | None) -> Callable[[Tensor], Tensor] | None:
-    """Conditions logits ``[B, L, V]`` on the constraints that hold exactly over several places; None without any."""
+def exact_draw(control: PreparedAll | None) -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    """Draws texts that satisfy the constraints that hold exactly over several places (``Prepared.draw``); None without
+    any."""
     parts = [] if control is None else control.parts
     exact = [part for part in parts if part.prepared.exact and overrides(part.prepared, "constrain")]
-    if not exact:
-        return None
-
-    together = PreparedAll(exact)
-    return lambda logits: together.constrain(logits, torch.ones(len(logits), dtype=torch.float64))
+    return PreparedAll(exact).draw if exact else None
 
 
 def hints_of(control: PreparedAll | None) -> Tensor | None:

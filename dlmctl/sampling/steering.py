@@ -77,6 +77,7 @@ class Steered:
         joint_until: at times up to this the likeliest text is taken as a whole; before that, words are written given
             others.
         recorded: record the computation of a step as a CUDA graph and replay it (``sampling.graphs``).
+        draws_texts: whether the family draws texts as a whole, from the logits before exact constraints.
 
     Attributes:
         nan_times: ``[parts, B]``, for each part that guides by its gradient and each row: the time at which the energy
@@ -96,6 +97,7 @@ class Steered:
         *,
         joint_until: float = 0.0,
         recorded: bool = False,
+        draws_texts: bool = False,
     ) -> None:
         self.family, self.embeddings, self.vocabulary, self.control = family, embeddings, vocabulary, control
         self.guidance, self.sampler, self.layouts, self.mask = guidance, sampler, layouts, layouts.mask
@@ -109,7 +111,11 @@ class Steered:
         self.guides_logits = bool(self.parts)
         with_evidence = all(part.prepared.gradient_too and part.prepared.one_update for part in self.parts)
         self.updates = updates_of(guidance, with_evidence=with_evidence)
-        self.joint_until = joint_until
+        self.joint_until, self.draws_texts = joint_until, draws_texts
+        all_parts = [] if control is None else control.parts
+        self.inexact, self.exact = (
+            PreparedAll([part for part in all_parts if bool(part.prepared.exact) == exact]) for exact in (False, True)
+        )
         # The noise level of an x_0 estimate.
         self.zero_times = torch.zeros(len(layouts.words), device=embeddings.device)
         self.recorded_estimate = Recorded(recorded)
@@ -134,9 +140,10 @@ class Steered:
     def __call__(self, x_t: Tensor, t: Tensor) -> Prediction:
         t_value, t_device = float(t[0]), times_on(x_t.device, t)
         estimate = partial(self._estimate, t_value)
-        own, logits, unguided = self.recorded_estimate(self.graph_key(t_value), estimate, x_t, t_device)
+        outputs = self.recorded_estimate(self.graph_key(t_value), estimate, x_t, t_device)
+        own, logits, unguided, unconstrained = outputs
         assert logits is not None
-        guided = Prediction(lambda: self.family.soft(logits.softmax(-1)), logits, unguided)
+        guided = Prediction(lambda: self.family.soft(logits.softmax(-1)), logits, unguided, unconstrained=unconstrained)
         if own is not None:
             self.record(StepView(t_value, x_t, Prediction(lambda: self.family.soft(own.softmax(-1)), own), guided))
         return guided
@@ -147,8 +154,8 @@ class Steered:
         return strength(self.guidance, t) if self.parts else 0.0, phase, self.recorder is None
 
     def _estimate(self, t_value: float, x_t: Tensor, t: Tensor) -> Outputs:
-        """Logits ``[B, L, V]``: the model's own (for the recorder), the guided ones, and the unguided ones (for the
-        weights of particles); all of ``t [B]`` equal ``t_value``."""
+        """Logits ``[B, L, V]``: the model's own (for the recorder), the guided ones, the unguided ones (for the weights
+        of particles), and those before exact constraints (to draw texts); all of ``t [B]`` equal ``t_value``."""
         predicted = self.family.predict(x_t, t, None, self.mask)
         assert predicted.logits is not None
         # The network's precision ends here: exact constraints are exact in float32 only.
@@ -156,9 +163,11 @@ class Steered:
             # Exact constraints hold at every step, or for the likeliest text of every step.
             own = at_least_float32(predicted.logits)
             constraint_t = torch.full((len(x_t),), float(t_value > self.joint_until), dtype=torch.float64)
-            logits = self.guided(own, t_value, t, constraint_t)
+            unconstrained = self.unconstrained(own, t_value, t, constraint_t)
+            logits = self.exact.constrain(unconstrained, constraint_t)
             unguided = own.masked_fill(self.banned, -torch.inf) if self.sampler.particles > 1 else None
-        return None if self.recorder is None else own, logits, unguided
+        own_if_shown = None if self.recorder is None else own
+        return own_if_shown, logits, unguided, unconstrained if self.draws_texts else None
 
     def record(self, step: StepView) -> None:
         """Show a step to the recorder, if there is one."""
@@ -183,6 +192,10 @@ class Steered:
 
         ``constraint_t [B]``, on the CPU, is the time passed to exact constraints.
         """
+        return self.exact.constrain(self.unconstrained(logits, t_value, t, constraint_t), constraint_t)
+
+    def unconstrained(self, logits: Tensor, t_value: float, t: Tensor, constraint_t: Tensor) -> Tensor:
+        """As ``guided``, before exact constraints."""
         logits = self.restrict(logits)
         if self.evidence is not None:
             logits = logits + self.evidence
@@ -192,7 +205,7 @@ class Steered:
         scale = strength(self.guidance, t_value) if self.guides_logits else 0.0
         if scale:
             logits = moved_logits(logits, self.gradient(self._state_of_words, t), scale, self.updates)
-        return logits if self.control is None else self.control.constrain(logits, constraint_t)
+        return self.inexact.constrain(logits, constraint_t)
 
     def after(self, moved: StepResult, s: float) -> Tensor:
         """The draw, unchanged: guidance of logits does not move it."""

@@ -9,55 +9,22 @@ import pytest
 import torch
 
 from dlmctl.control.automata import chain, languages, pairs, scaled, scan, transitions
-from dlmctl.control.automata.dfa import Automaton, reduced
 from dlmctl.control.automata.phrases import in_likely_order, with_phrases
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability
-from dlmctl.control.automata.product import complement, intersect_all, lengths
+from dlmctl.control.automata.product import complement, intersect_all
 from dlmctl.control.automata.regex import parse
 from dlmctl.control.automata.spans import spans_of
 from dlmctl.control.automata.totals import Quantity, with_total
 from dlmctl.control.automata.transitions import stacked
-
-ALPHABET = languages.Alphabet([None, "a", "b", "c", "d", None])
-SIZE = len(ALPHABET.words)
-
-
-def pattern(text):
-    return languages.pattern(parse(text, str.split), ALPHABET)
-
-
-def random_automaton(seed):
-    """A random automaton of up to 6 states whose language has a text of every length from 1 to 5."""
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(100):
-        states = int(torch.randint(2, 7, (), generator=generator))
-        table = torch.randint(-1, states, (states, 4), generator=generator)
-        table[:, 0] = -1
-        accepting = torch.rand(states, generator=generator) < 0.4
-        classes = torch.tensor([0, 1, 2, 3, 1, 0])
-        automaton = reduced(Automaton(classes.numpy(), table.numpy(), accepting.numpy()))
-        if lengths(automaton, 5)[1:].all():
-            return automaton
-    raise AssertionError("no such language")
-
-
-def random_log_probs(rows, length, seed, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    return (3 * torch.randn(rows, length, SIZE, generator=generator, dtype=dtype)).log_softmax(-1)
-
-
-def close(actual, expected, atol):
-    return bool((actual - expected).abs().max() <= atol)
-
-
-def enumerated(automaton, log_probs, words):
-    """log p of every text of ``words`` words in the language, for log-probabilities ``[L, V]`` with START first."""
-    log_probs_of = {}
-    for text in itertools.product(range(SIZE), repeat=words):
-        if automaton.accepts(text):
-            log_probs_of[text] = float(sum(log_probs[at + 1, token] for at, token in enumerate(text)))
-    return log_probs_of
-
+from tests.automata.small_languages import (
+    ALPHABET,
+    SIZE,
+    close,
+    enumerated,
+    pattern,
+    random_automaton,
+    random_log_probs,
+)
 
 METHODS = ("at once", "word by word", "scaled", "chain", "pairs")
 

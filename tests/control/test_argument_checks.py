@@ -10,7 +10,8 @@ from controls import Avoid, Contains, Length, Pos
 from controls.pos import TagLabels
 from dlmctl.control.base import All, AnyOf, Control, ControlParams
 from dlmctl.control.check import Check, Mark
-from dlmctl.control.prepared import Part, Prepared, PreparedAll, PreparedNot
+from dlmctl.control.negation import PreparedNot
+from dlmctl.control.prepared import Part, Prepared, PreparedAll
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import UserError
 from dlmctl.generation.generate import generate

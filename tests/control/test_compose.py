@@ -8,7 +8,8 @@ import torch
 from dlmctl.control.base import All, AnyOf, Control, ControlParams, Not
 from dlmctl.control.check import Check, unique_labels
 from dlmctl.control.combined import check_all, prepare_all
-from dlmctl.control.prepared import Part, Prepared, PreparedNot
+from dlmctl.control.negation import PreparedNot
+from dlmctl.control.prepared import Part, Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import Draw

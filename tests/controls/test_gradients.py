@@ -7,7 +7,8 @@ from controls import Avoid, Contains, Infill, Length, Pattern
 from controls.pos import TagLabels
 from controls.syntax_tree import SpanLabels, SyntaxTree
 from dlmctl.control.field_labels import FieldLabels
-from dlmctl.control.prepared import Part, PreparedNot
+from dlmctl.control.negation import PreparedNot
+from dlmctl.control.prepared import Part
 from dlmctl.diffusion.layout import Layout
 from tests.conftest import batch_of, state_of
 

@@ -53,6 +53,26 @@ def best_path(scores: Tensor, automata: Automata, spans: Spans) -> tuple[Tensor,
     return backwards[:, 0, 0], torch.stack(path, 1)
 
 
+def drawn_states(scores: Tensor, automata: Automata, spans: Spans, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-probability of the language ``[B]``, and the states ``[B, N + 1]`` between the words of a drawn text.
+
+    Args:
+        uniform: numbers in [0, 1), ``[B, N]``.
+    """
+    step_scores = automata.step_scores(scores)
+    backwards = _backward(step_scores, automata, spans)
+    log_p = backwards[:, 0, 0]
+    if chain.is_for(scores.device):
+        return log_p, chain.drawn_states(step_scores, automata, backwards, spans, uniform)
+    state = torch.zeros_like(automata.classes[:, 0])
+    states = [state]
+    for at, is_word in enumerate(spans.within.unbind(1)):
+        reached = automata.drawn_step(state, scores[:, at], step_scores[:, at], backwards[:, at + 1], uniform[:, at])
+        state = torch.where(is_word, reached, state)
+        states.append(state)
+    return log_p, torch.stack(states, 1)
+
+
 def _pairs(scores: Tensor, tables: Tables) -> Pairs | None:
     """The pairs of words, if texts of so many words are read by pairs."""
     return tables.pairs if tables.pairs is not None and tables.pairs.fit(scores.shape[1]) else None

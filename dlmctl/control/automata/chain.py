@@ -38,11 +38,9 @@ def without_words(scores: Tensor, automata: Automata, backwards: Tensor) -> Tens
     nothing = torch.zeros_like(backwards[:, 0])
     states, found = _at_start(nothing, 1.0), list[Tensor]()
     for word_scores, before, after in in_pieces(scores, automata, backwards):
-        accepted = before.clamp(min=torch.finfo(before.dtype).min)
-        reached = gathered(after, automata.target)
-        shares = (automata.leaving(-accepted, word_scores) + reached).exp()
+        accepted, reached = _possible(before), gathered(after, automata.target)
         passed = list[Tensor]()
-        for share in shares.unbind(1):
+        for share in _shares(automata, word_scores, accepted, reached).unbind(1):
             passed.append(states)
             states = automata.moved(states, share, nothing)
         found.append(automata.without_word(torch.stack(passed, 1).log() - accepted, reached))
@@ -68,6 +66,40 @@ def best_states(scores: Tensor, automata: Automata, spans: Spans | None) -> tupl
         maps = torch.where(spans.within[..., None], maps, torch.arange(forwards.shape[2], device=scores.device))
     best, last = (final + automata.ends).max(1)
     return best, torch.cat((_composed(maps, last), last[:, None]), 1)
+
+
+def drawn_states(scores: Tensor, automata: Automata, backwards: Tensor, spans: Spans, uniform: Tensor) -> Tensor:
+    """The states ``[B, N + 1]`` between the words of a drawn text: ``uniform [B, N]`` numbers lead on from each state.
+
+    Arguments otherwise as for ``without_words``. After the last word the state stays.
+    """
+    found, done = list[Tensor](), 0
+    for word_scores, before, after in in_pieces(scores, automata, backwards):
+        shares = _shares(automata, word_scores, _possible(before), gathered(after, automata.target))
+        found.append(automata.drawn_steps(shares, uniform[:, done : done + shares.shape[1]]))
+        done += shares.shape[1]
+    stay = torch.arange(backwards.shape[2], device=scores.device)
+    maps, reach = torch.where(spans.within[..., None], joined(found), stay), 1
+    while reach < maps.shape[1]:
+        # So far each map leads over as many words as ``reach``, or from the start.
+        further = maps[:, reach:].gather(2, maps[:, :-reach])
+        maps, reach = torch.cat((maps[:, :reach], further), 1), 2 * reach
+    return F.pad(maps[..., 0], (1, 0))
+
+
+def _shares(automata: Automata, scores: Tensor, accepted: Tensor, reached: Tensor) -> Tensor:
+    """The probability of each transition given the state before it, ``[B, N, T]``, in accepted texts.
+
+    Args:
+        accepted: ``[B, N, S]``, of acceptance from each state before each word.
+        reached: ``[B, N, T]``, from the state after each transition.
+    """
+    return (automata.leaving(-accepted, scores) + reached).exp()
+
+
+def _possible(accepted: Tensor) -> Tensor:
+    """Log-probabilities without -inf, whose difference to -inf would be NaN."""
+    return accepted.clamp(min=torch.finfo(accepted.dtype).min)
 
 
 def _states_before(scores: Tensor, automata: Automata, forwards: Tensor) -> Tensor:

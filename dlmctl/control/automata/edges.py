@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dlmctl.control.automata.arcs import Arcs
 from dlmctl.control.automata.dfa import DEAD, Ints
-from dlmctl.control.automata.sums import gathered, scatter_log_sum, scatter_top
+from dlmctl.control.automata.sums import gathered, scatter_log_sum, scatter_top, weights_of
+from dlmctl.diffusion.walks import drawn
 
 
 class Edges(NamedTuple):
@@ -90,11 +92,19 @@ class Edges(NamedTuple):
         return scatter_log_sum(members, self.member[:, None].expand_as(members), self.width)
 
     def best_classes(self, states: Tensor, scores: Tensor) -> Tensor:
+        best = gathered(scores, self.member).masked_fill(~self._members_along(states), -torch.inf).argmax(2)
+        return self.member.gather(1, best)
+
+    def classes_along(self, states: Tensor) -> Tensor:
+        is_member = self._members_along(states).to(torch.uint8)
+        index = self.member[:, None].expand_as(is_member)
+        return scatter_top(is_member, index, self.width, 0).bool()
+
+    def _members_along(self, states: Tensor) -> Tensor:
+        """The memberships ``[B, N, M]`` in the groups that lead along the path ``states [B, N + 1]``."""
         is_edge = (self.source[:, None] == states[:, :-1, None]) & (self.target[:, None] == states[:, 1:, None])
         group = self.group.gather(1, is_edge.to(torch.uint8).argmax(2))
-        is_member = self.of[:, None] == group[..., None]
-        best = gathered(scores, self.member).masked_fill(~is_member, -torch.inf).argmax(2)
-        return self.member.gather(1, best)
+        return self.of[:, None] == group[..., None]
 
     def best_step(self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
         terms = step_scores.gather(1, self.group) + backward.gather(1, self.target)
@@ -102,6 +112,22 @@ class Edges(NamedTuple):
         in_group = self.of == self.group.gather(1, edge)
         member = scores.gather(1, self.member).masked_fill(~in_group, -torch.inf).argmax(1, keepdim=True)
         return self.member.gather(1, member)[:, 0], self.target.gather(1, edge)[:, 0]
+
+    def drawn_step(
+        self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor, uniform: Tensor
+    ) -> Tensor:
+        terms = step_scores.gather(1, self.group) + backward.gather(1, self.target)
+        weights = weights_of(terms.masked_fill(self.source != state[:, None], -torch.inf))
+        # The edges of a state are in the order of the states that they lead to.
+        return self.target.gather(1, drawn(weights, uniform)[:, None])[:, 0]
+
+    def drawn_steps(self, shares: Tensor, uniform: Tensor) -> Tensor:
+        sums = F.pad(shares.double().cumsum(2), (1, 0))
+        start, end = (gathered(sums, edges) for edges in (self.first[:, :-1], self.first[:, 1:]))
+        # Below the sum of the edges of the state, whatever the rounding.
+        threshold = torch.minimum(start + uniform[..., None] * (end - start), end.nextafter(torch.zeros_like(end)))
+        edge = torch.searchsorted(sums[..., 1:].contiguous(), threshold, right=True)
+        return self.target[:, None].expand_as(shares).gather(2, edge.clamp(max=self.transitions - 1))
 
 
 def _of_rows(values: Tensor, row: Tensor, at: Tensor) -> Tensor:

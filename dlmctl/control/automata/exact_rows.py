@@ -45,6 +45,9 @@ class ExactRows(Prepared, Generic[D]):
     def constrain(self, logits: Tensor, t: Tensor) -> Tensor:
         return self.joint.constrain(logits, t)
 
+    def draw(self, logits: Tensor, likely: Tensor, uniform: Tensor) -> Tensor:
+        return self.joint.draw(logits, likely, uniform)
+
     def phase(self, t: float) -> bool:
         return t < SETTLED
 

@@ -119,6 +119,11 @@ class JointAutomata:
             return posterior.likeliest(logits, self.automata, self.spans)
         return posterior.condition(logits, self.automata, self.spans, sharpness=self.sharpness)
 
+    def draw(self, logits: Tensor, likely: Tensor, uniform: Tensor) -> Tensor:
+        """As ``Prepared.draw``."""
+        self._settle_order(logits)
+        return posterior.draw(logits, likely, self.automata, self.spans, uniform, sharpness=self.sharpness)
+
     def verify(self, logits: Tensor) -> None:
         """Check before the first step that every row has a text that satisfies it.
 

@@ -21,13 +21,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlmctl.control.automata import by_word
+from dlmctl.control.automata import by_word, chain
 from dlmctl.control.automata.class_sums import class_scores, class_tops
 from dlmctl.control.automata.scaled import forward_sums, is_worth_scaling, without_words
 from dlmctl.control.automata.scan import Sets, best_states, forward_backward, log_total
 from dlmctl.control.automata.spans import Spans
 from dlmctl.control.automata.sums import gathered, log_sum
 from dlmctl.control.automata.transitions import Automata, Tables
+
+# What an unlikely word costs a text, in nats: there are such words only where no text is left without them.
+UNLIKELY = 20.0
 
 
 class Inference(NamedTuple):
@@ -138,6 +141,53 @@ def likeliest(log_probs: Tensor, automata: Automata, spans: Spans, first: int = 
     else:
         best, path = by_word.best_path(scores, automata, spans)
     return _replaced(log_probs, _on_path(window, path, automata, _unchanged(best, spans)), first)
+
+
+def draw(
+    log_probs: Tensor,
+    likely: Tensor,
+    automata: Automata,
+    spans: Spans,
+    uniform: Tensor,
+    first: int = 1,
+    sharpness: float | Tensor = 1.0,
+) -> Tensor:
+    """``log_probs [B, L, V]`` with -inf for all but word classes along a text of the language, drawn with its
+    probability (forward filtering, backward sampling: Carter and Kohn 1994; here in the other direction).
+
+    Words chosen from what remains, each for itself, make a text drawn from the language. A row whose language is
+    impossible keeps all ``likely`` words.
+
+    Args:
+        likely: ``log_probs`` with -inf for words that are only drawn where no text is left without them.
+        uniform: numbers in [0, 1), ``[B, L]``.
+        sharpness: as for ``condition``.
+    """
+    window, likely_window = _window(log_probs, spans, first), _window(likely, spans, first)
+    scores, likely_scores = _scores(window, automata), _scores(likely_window, automata)
+    has_likely = likely_scores > -torch.inf
+    scores = torch.where(has_likely, likely_scores, scores - UNLIKELY) * sharpness
+    numbers = uniform[:, first : first + scores.shape[1]]
+    log_p, states = _drawn_states(scores, automata, spans, numbers)
+    along = automata.classes_along(states)
+    # Of the classes that lead from state to state those with likely words, if there are any.
+    along &= has_likely | ~(along & has_likely).any(2, keepdim=True)
+    along |= _unchanged(log_p, spans)
+    drawn_window = torch.where(_per_token(along & ~has_likely, automata), window, likely_window)
+    return _replaced(likely, drawn_window.masked_fill(~_per_token(along, automata), -torch.inf), first)
+
+
+def _drawn_states(scores: Tensor, automata: Automata, spans: Spans, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``by_word.drawn_states``."""
+    sets = _sets_for_scan(automata, scores)
+    if sets is None or not chain.is_for(scores.device):
+        return by_word.drawn_states(scores, automata, spans, uniform)
+    identity = sets.identity.to(scores.dtype)
+    matrices, ends = sets.matrices(scores, spans.within), automata.ends.to(scores.dtype)
+    _, after, log_p = forward_backward(matrices, ends, identity)
+    # Before the first word there is one state.
+    backwards = torch.cat((log_p[:, None, None].expand_as(after[:, :1]), after[:, : scores.shape[1]]), 1)
+    return log_p, chain.drawn_states(automata.step_scores(scores), automata, backwards, spans, uniform)
 
 
 def _on_path(window: Tensor, path: Tensor, automata: Automata, unchanged: Tensor) -> Tensor:

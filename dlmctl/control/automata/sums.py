@@ -40,3 +40,8 @@ def gathered(values: Tensor, index: Tensor) -> Tensor:
 def at_places(values: Tensor, places: Tensor) -> Tensor:
     """``values [B, N, S]`` at ``places [B, M]`` of a text: ``[B, M, S]``."""
     return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
+
+
+def weights_of(terms: Tensor) -> Tensor:
+    """Unnormalised probabilities ``[..., M]`` of log-probabilities, at most 1; 0 where all of them are -inf."""
+    return (terms - terms.amax(-1, keepdim=True).clamp(min=torch.finfo(terms.dtype).min)).exp()

@@ -20,7 +20,8 @@ from dlmctl.control.automata.dfa import DEAD, OUTSIDE, Automaton, Ints
 from dlmctl.control.automata.edges import EdgeList, Edges, edges_of
 from dlmctl.control.automata.pairs import MOST_CELLS, Pairs, most_transitions, pairs_of
 from dlmctl.control.automata.scan import MOST_STATES, Sets, most_numbers
-from dlmctl.control.automata.sums import log_sum, scatter_log_sum
+from dlmctl.control.automata.sums import log_sum, scatter_log_sum, weights_of
+from dlmctl.diffusion.walks import drawn
 
 # Edges are faster for a table of at least so many cells, if there are so many cells to each edge.
 LARGE, SPARSE = 1 << 16, 2
@@ -143,8 +144,36 @@ class Tables(NamedTuple):
 
     def best_classes(self, states: Tensor, scores: Tensor) -> Tensor:
         """The best classes ``[B, N]`` along the path ``states [B, N + 1]``, by ``scores [B, N, C]``."""
+        return scores.masked_fill(~self.classes_along(states), -torch.inf).argmax(2)
+
+    def drawn_step(
+        self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor, uniform: Tensor
+    ) -> Tensor:
+        """The state ``[B]`` after the states ``[B]`` and a word, drawn with ``uniform`` numbers ``[B]``.
+
+        By the probabilities of the states, in their order, so that equal automata in another form draw the same.
+        Arguments otherwise as for ``best_step``, with sums.
+        """
+        successors = self.table.gather(1, state[:, None, None].expand(-1, 1, self.width))[:, 0]
+        terms = scores + backward.gather(1, successors)
+        return drawn(torch.zeros_like(backward).scatter_add(1, successors, weights_of(terms)), uniform)
+
+    def drawn_steps(self, shares: Tensor, uniform: Tensor) -> Tensor:
+        """As ``drawn_step``, from every state and for every word: ``[B, N, S]``.
+
+        Args:
+            shares: ``[B, N, T]``, the probability of each transition, given the state before it.
+            uniform: ``[B, N]``.
+        """
+        targets, order = self.table.sort(dim=2, stable=True)
+        by_target = shares.unflatten(2, self.table.shape[1:]).gather(3, _for_words(order, shares))
+        found = drawn(by_target, uniform[..., None].expand(by_target.shape[:3]))
+        return _for_words(targets, shares).gather(3, found[..., None])[..., 0]
+
+    def classes_along(self, states: Tensor) -> Tensor:
+        """The classes ``[B, N, C]`` that lead along the path ``states [B, N + 1]``."""
         successors = self.table.gather(1, states[:, :-1, None].expand(-1, -1, self.width))
-        return scores.masked_fill(successors != states[:, 1:, None], -torch.inf).argmax(2)
+        return successors == states[:, 1:, None]
 
 
 Automata = Tables | Edges
@@ -163,6 +192,11 @@ def in_pieces(scores: Tensor, automata: Automata, states: Tensor) -> Iterator[tu
     size = max(1, most_numbers(scores.device) // (len(scores) * automata.transitions))
     pieces = (values.split(size, 1) for values in (scores, states[:, :-1], states[:, 1:]))
     yield from zip(*pieces, strict=True)
+
+
+def _for_words(values: Tensor, like: Tensor) -> Tensor:
+    """``values [B, ...]``, which are the same for every word, as ``[B, N, ...]`` for ``like [B, N, T]``."""
+    return values[:, None].expand(-1, like.shape[1], *values.shape[1:])
 
 
 def joined(pieces: Sequence[Tensor]) -> Tensor:
