@@ -324,7 +324,8 @@ class PreparedAll(Prepared):
 
     def draw(self, logits: Tensor, likely: Tensor, uniform: Tensor) -> Tensor:
         for part in self.parts:
-            logits = likely = part.draw(logits, likely, uniform)
+            if overrides(part.prepared, "constrain"):
+                logits = likely = part.draw(logits, likely, uniform)
         return logits
 
     def phase(self, t: float) -> Hashable:

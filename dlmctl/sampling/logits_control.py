@@ -15,7 +15,7 @@ from dlmctl.control.base import Control
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.absorbing import Absorbing, with_fixed_words
 from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel
-from dlmctl.diffusion.noise import Draw
+from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.diffusion.walks import WALKS, WalkSettings
@@ -49,7 +49,7 @@ class LogitsControl:
         mask_id: the id of MASK; by default the tokenizer's, and none for models without MASK.
         embeddings: the input embeddings ``[V, H]`` of the model, for energies that read them.
         guidance: settings of guidance, as in a recipe.
-        seed: seeds the random choices of a control, such as a length.
+        seed: seeds the random choices of a control, such as a length, and the texts that exact controls draw.
 
     Raises:
         UserError: the control or the guidance is invalid, or the tokenizer is not a fast one with an end of text.
@@ -76,6 +76,7 @@ class LogitsControl:
         self.control, self.embeddings, self.seed = control, embeddings, seed
         self.guidance = settings_from(guidance, Guidance(), "guidance")
         self._steered: Steered | None = None
+        self._noise: SampleNoise | None = None
         # The state of the current run: its prompt, where the text begins, the number of steps, the last step, and
         # whether the canvas is the controlled one.
         self._prompt: Tensor | None = None
@@ -149,9 +150,11 @@ class LogitsControl:
         model = _ExternalModel(self.tokenizer, places + 1, self.embeddings, scores.device)
         pretrained = Pretrained(model, self.tokenizer, NO_FOLDER)
         settings = SamplerSettings(new_tokens=places)
+        draws = [Draw(self.seed, row) for row in range(rows)]
+        self._noise = SampleNoise(draws)
         try:
             plan = Plan(pretrained, self.control.for_model(pretrained), settings, self.guidance, rows)
-            layouts, prepared = prepared_for(plan, [Draw(self.seed, row) for row in range(rows)], places + 1)
+            layouts, prepared = prepared_for(plan, draws, places + 1)
         except UserError as error:
             if not (error.where or "").startswith(str(NO_FOLDER)):
                 raise
@@ -165,6 +168,7 @@ class LogitsControl:
     def _steer(self, scores: Tensor, canvas: Tensor | None, t: float) -> Tensor:
         """``scores [B, C, V]``, steered by the control; certain where ``canvas [B, C]`` already has a token."""
         assert self._steered is not None
+        assert self._noise is not None
         size, start = len(self.tokenizer), self.tokenizer.start_id
         logits = torch.nn.functional.pad(at_least_float32(scores[..., :size]), (0, 0, 1, 0))
         x = torch.full(logits.shape[:2], self.tokenizer.mask_id, device=logits.device)
@@ -173,11 +177,17 @@ class LogitsControl:
             x[:, 1:] = canvas
         logits = with_fixed_words(logits, x, self.tokenizer.mask_id)
         times = times_on(x.device, torch.full((len(x),), t, dtype=torch.float64))
-        # Several tokens may be written at once, so every choice among the remaining ones must satisfy the control.
         constraint_t = torch.zeros(len(x), dtype=torch.float64)
         with torch.no_grad():
-            guided = self._steered.guided(logits, t, times, constraint_t)[:, 1:]
-        return torch.nn.functional.pad(guided, (0, scores.shape[-1] - size), value=-torch.inf)
+            unconstrained = self._steered.unconstrained(logits, t, times, constraint_t)
+            # Several tokens may be written at once, so every choice among the remaining ones must satisfy the control:
+            # those along the likeliest text, or where a token stays once it is written, along a drawn text. Otherwise
+            # what the control asks for would be written first, and always at its likeliest place.
+            if canvas is None:
+                guided = self._steered.exact.constrain(unconstrained, constraint_t)
+            else:
+                guided = self._steered.exact.draw(unconstrained, unconstrained, self._noise.uniform(1, x)[0])
+        return torch.nn.functional.pad(guided[:, 1:], (0, scores.shape[-1] - size), value=-torch.inf)
 
 
 class _ExternalModel(MaskedModel):

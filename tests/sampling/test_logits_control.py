@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from controls import Pos
+from controls import Contains, Pos
 from dlmctl import LogitsControl, UserError
 from dlmctl.checkpoint.pretrained import from_pretrained
 from tests.checkpoint.tiny_gemma import tiny_gemma
@@ -44,6 +44,19 @@ def test_dream_with_a_hook_satisfies_an_exact_control(dream):
         assert set(diffused(dream, prompt, 8, steps, control.hook).flatten().tolist()) <= {20, 21, 22}
     # Another call with another number of tokens and rows begins anew.
     assert diffused(dream, prompt[:1], 5, 5, control.hook).shape == (1, 5)
+
+
+def test_a_required_word_is_not_always_at_its_likeliest_place(dream):
+    prompt = torch.tensor([[dream.tokenizer.start_id, 5, 6]] * 12)
+
+    def places(seed):
+        hook = LogitsControl(Contains("boat"), dream.tokenizer.inner, seed=seed).hook
+        texts = [dream.tokenizer.words(row) for row in diffused(dream, prompt, 8, 4, hook).tolist()]
+        return [words.index("boat") for words in texts]
+
+    assert len(set(places(0))) > 2
+    assert places(0) == places(0)
+    assert places(0) != places(1)
 
 
 def test_an_energy_guides_dream(dream):
