@@ -102,6 +102,9 @@ def test_a_row_whose_language_is_impossible_keeps_its_likely_words():
     left = draw(log_probs, likely, stacked(automata), spans_of(torch.tensor([4, 4])), torch.rand(2, 7))
     assert torch.equal(left[0], likely[0])
     assert not torch.equal(left[1], likely[1])
+    # There is no way on from the end of the language.
+    alone = draw(log_probs[1:], likely[1:], stacked([pattern("a b")]), spans_of(torch.tensor([4])), torch.rand(1, 7))
+    assert torch.equal(alone[0], likely[1])
 
 
 @pytest.mark.usefixtures("form")

@@ -116,10 +116,14 @@ class Edges(NamedTuple):
     def drawn_step(
         self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor, uniform: Tensor
     ) -> Tensor:
-        terms = step_scores.gather(1, self.group) + backward.gather(1, self.target)
-        weights = weights_of(terms.masked_fill(self.source != state[:, None], -torch.inf))
-        # The edges of a state are in the order of the states that they lead to.
-        return self.target.gather(1, drawn(weights, uniform)[:, None])[:, 0]
+        # Only the edges of these states, which are in the order of the states that they lead to.
+        start, end = (self.first.gather(1, at[:, None]) for at in (state, state + 1))
+        edge = start + torch.arange(max(1, int((end - start).max())), device=state.device)
+        is_edge, edge = edge < end, edge.clamp(max=self.transitions - 1)
+        group, target = self.group.gather(1, edge), self.target.gather(1, edge)
+        terms = step_scores.gather(1, group) + backward.gather(1, target)
+        weights = weights_of(terms.masked_fill(~is_edge, -torch.inf))
+        return target.gather(1, drawn(weights, uniform)[:, None])[:, 0]
 
     def drawn_steps(self, shares: Tensor, uniform: Tensor) -> Tensor:
         sums = F.pad(shares.double().cumsum(2), (1, 0))

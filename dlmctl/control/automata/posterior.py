@@ -172,9 +172,10 @@ def draw(
     along = automata.classes_along(states)
     # Of the classes that lead from state to state those with likely words, if there are any.
     along &= has_likely | ~(along & has_likely).any(2, keepdim=True)
-    along |= _unchanged(log_p, spans)
-    drawn_window = torch.where(_per_token(along & ~has_likely, automata), window, likely_window)
-    return _replaced(likely, drawn_window.masked_fill(~_per_token(along, automata), -torch.inf), first)
+    unchanged = _unchanged(log_p, spans)
+    needed, left = along & ~has_likely & ~unchanged, along | unchanged
+    drawn_window = torch.where(_per_token(needed, automata), window, likely_window)
+    return _replaced(likely, drawn_window.masked_fill(~_per_token(left, automata), -torch.inf), first)
 
 
 def _drawn_states(scores: Tensor, automata: Automata, spans: Spans, uniform: Tensor) -> tuple[Tensor, Tensor]:
