@@ -34,6 +34,11 @@ _OTHER_ENCODINGS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
+# Without a mark, Windows-1252 is likeliest: it is Latin-1 with quotation marks and dashes where that has control codes.
+TO_UTF8 = (
+    "Save it as UTF-8 (Excel: `CSV UTF-8`), or convert it: "
+    "`iconv -f {encoding} -t UTF-8 {name} > new{suffix}`."
+)
 
 
 class Line(NamedTuple):
@@ -70,14 +75,14 @@ def raw_lines(path: Path) -> Iterator[Line]:
                 raise DataError(
                     f"is not UTF-8 (byte 0x{error.object[error.start]:02x}).",
                     where=f"{path}:{number}",
-                    remedy="Convert it, for example with `iconv -f latin1 -t utf-8`.",
+                    remedy=TO_UTF8.format(encoding="cp1252", name=path.name, suffix=path.suffix),
                 ) from None
 
 
 def _refuse_other_encodings(start: bytes, path: Path) -> None:
     for mark, name in _OTHER_ENCODINGS.items():
         if start.startswith(mark):
-            remedy = f"Convert it: `iconv -f {name} -t UTF-8 {path.name} > new{path.suffix}`."
+            remedy = TO_UTF8.format(encoding=name, name=path.name, suffix=path.suffix)
             raise DataError(f"is {name}, not UTF-8.", where=str(path), remedy=remedy)
 
 
