@@ -95,6 +95,8 @@ def test_tables_of_every_format_are_read(tmp_path, name, text, rows):
         ("a.csv", b",a\n0,x\n", ":2: the column of '0' has no name in the header. Name it, or leave it out, as pandas"),
         ("a.csv", b",a,\n0,x,\n", "the column of '0' has no name"),
         ("a.csv", b'sep=,\na\n"x\n', ":3: is not CSV"),
+        ("a.csv", b"Words of the week;;\nword;level;\nx;A1;\n", "Line 1 is the header; remove a title above it."),
+        ("a.csv", b"Words of the week\nword,level\nx,A1\n", "Line 1 is the header; remove a title above it."),
         ("a.csv", b"a,a\n1,2\n", ":1: has the column 'a' twice."),
         ("a.csv", b"a\nx\n\xff\n", ":3: is not UTF-8 (byte 0xff)."),
         ("a.csv", b'a\n"x\n', ":2: is not CSV"),

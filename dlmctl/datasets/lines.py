@@ -35,10 +35,7 @@ _OTHER_ENCODINGS = {
     b"\xfe\xff": "UTF-16",
 }
 # Without a mark, Windows-1252 is likeliest: it is Latin-1 with quotation marks and dashes where that has control codes.
-TO_UTF8 = (
-    "Save it as UTF-8 (Excel: `CSV UTF-8`), or convert it: "
-    "`iconv -f {encoding} -t UTF-8 {name} > new{suffix}`."
-)
+TO_UTF8 = "Save it as UTF-8 (Excel: `CSV UTF-8`), or convert it: `iconv -f {encoding} -t UTF-8 {name} > new{suffix}`."
 
 
 class Line(NamedTuple):
