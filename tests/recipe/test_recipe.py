@@ -53,8 +53,8 @@ controls:
             "mine.yaml:3: unknown key 'tag'. Did you mean 'tags'?",
         ),
         (
-            "controls:\n  - pos: det noun\n",
-            "mine.yaml:2: controls.0.pos.tags: there is no UPOS tag 'det'. Did you mean 'DET'?",
+            "controls:\n  - pos: dte noun\n",
+            "mine.yaml:2: controls.0.pos.tags: there is no UPOS tag 'dte'. Did you mean 'DET'?",
         ),
         ("controls:\n  - {pos: {tags: [DET]}, weight: heavy}\n", "mine.yaml:2: weight must be a number"),
         ("controls:\n  - weight: 1\n", "mine.yaml:2: each list item holds one control"),
