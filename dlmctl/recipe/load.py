@@ -25,12 +25,13 @@ from dlmctl.recipe.command_line import STANDARD_INPUT, add_control, anchored
 from dlmctl.recipe.explain import explain, parsed
 from dlmctl.recipe.legacy import update_legacy
 from dlmctl.recipe.matched import MatchedRecipe
+from dlmctl.recipe.overrides import overlay
 from dlmctl.recipe.placeholders import placeholders_in
 from dlmctl.recipe.readable import PythonSettings
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
 from dlmctl.recipe.settings import QUOTA_NEEDS_ALL, QUOTA_REMEDY, accepts_failures
 from dlmctl.recipe.stray_placeholders import refuse_stray, with_placeholders
-from dlmctl.recipe.yaml_file import SettingsFile, overlay, parse, read_limited, read_yaml
+from dlmctl.recipe.yaml_file import SettingsFile, parse, read_limited, read_yaml
 
 # Sections that may be empty, which is the same as leaving them out.
 SECTIONS = ("controls", "sampler", "guidance")

@@ -1,6 +1,7 @@
 import pytest
 
 from controls.length import Length
+from dlmctl.control.warn_once import _warn
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.load import load_recipe, read_recipe
@@ -318,3 +319,26 @@ def test_the_name_of_a_bundled_model_is_no_path(tmp_path):
     recipe, _ = load_recipe(str(tmp_path / "mine.yaml"))
     assert recipe.model == "e2e"
     assert recipe.targets == str(tmp_path / "nowhere.csv")  # a file that is missing is missed there
+
+
+@pytest.mark.parametrize(
+    ("entry", "warns"),
+    [
+        ("contains: tea, milk", True),
+        ("avoid: tea; milk", True),
+        ("contains: green tea", False),
+        ("contains: [tea, milk]", False),
+        ('contains: ["Well, I"]', False),
+        ("pos: DET,NOUN", False),
+        ("infill: Well, I ___ .", False),
+    ],
+)
+def test_commas_in_a_single_phrase_are_pointed_out(entry, warns, caplog):
+    _warn.cache_clear()
+    read_recipe(f"controls:\n- {entry}\n", "mine.yaml")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == (
+        [f"dlmctl: {entry.split(': ')[1]!r} is taken as one phrase, with its punctuation; several are [tea, milk]."]
+        if warns
+        else []
+    )
