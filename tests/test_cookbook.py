@@ -95,3 +95,14 @@ def test_a_word_is_put_in(files):
     for row in rows:
         assert row["word"] in row["text"].split()
         assert abs(len(row["text"].split()) - len(row["sentence"].split())) <= 1
+
+
+def test_word_pairs_are_put_into_one_sentence(files, capsys):
+    (section,) = re.findall(r"^## Word pairs of your own$(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    exec(program.replace('"candidates": 8', '"candidates": 1'), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for line, (first, second) in zip(lines, [("doctor", "dentist"), ("train", "plane"), ("soup", "cake")], strict=True):
+        frame, _, other = line.partition(f" {first}. ")
+        assert other.strip() == f"{frame} {second}."

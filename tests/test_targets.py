@@ -282,7 +282,10 @@ def test_shards_of_a_table_equal_a_single_run_and_other_tables_are_refused(here,
     [
         ("controls: [{contains: ['{wrd}']}]", "r.yaml:3: t.csv has no column 'wrd'. Its columns are word, n, off"),
         ("sampler: {steps: {n}}", "r.yaml:3: sampler.steps: the placeholder {n} is not allowed here."),
-        ("conditions: {}", "takes no targets"),
+        (
+            "conditions: {}",
+            "r.yaml:2: matched sets take no targets. Give a control a list of parameter sets, one for each",
+        ),
     ],
 )
 def test_unfilled_placeholders_are_refused_with_one_message(here, model_folder, text, message):
@@ -293,6 +296,11 @@ def test_unfilled_placeholders_are_refused_with_one_message(here, model_folder, 
     assert message in str(caught.value)
     with pytest.raises(UserError, match="is a placeholder, but the recipe has no targets"):
         read_recipe("controls: [{contains: ['{word}']}]", "mine.yaml")
+    matched = "conditions: {a: [{contains: ['{word}']}], b: [length: 4]}\nexchange: {place: 1}\n"
+    with pytest.raises(
+        UserError, match=r"mine.yaml:1: \{word\} is a placeholder.* Matched sets take none. Give a control"
+    ):
+        read_recipe(matched, "mine.yaml")
 
 
 def test_python_takes_rows_and_data_frames(model_folder, tmp_path):
