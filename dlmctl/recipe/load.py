@@ -53,7 +53,9 @@ def find_recipe(name: str) -> Path:
         return bundled
     if bundled is not None:
         raise RecipeError("there is no such file.", where=name, remedy=f"The bundled recipe is named {path.stem!r}.")
-    remedy = f"Bundled recipes: {', '.join(bundled_names('recipes'))}."
+    others = (path.parent / f"{path.stem}{suffix}" for suffix in (".yaml", ".yml"))
+    near = next((str(other) for other in others if _is_file(other)), None)
+    remedy = f"Did you mean {near!r}?" if near else f"Bundled recipes: {', '.join(bundled_names('recipes'))}."
     raise RecipeError("there is no such recipe file.", where=name or "''", remedy=remedy)
 
 

@@ -54,6 +54,8 @@ def error_message(*arguments):
     ("options", "message"),
     [
         ("--recipe nope.yaml", "nope.yaml: there is no such recipe file. Bundled recipes: "),
+        ("--recipe good.yml", "good.yml: there is no such recipe file. Did you mean 'good.yaml'?"),
+        ("--recipe good", "good: there is no such recipe file. Did you mean 'good.yaml'?"),
         ("--recipe empty", "empty: there is no such recipe file."),
         ("--recipe " + "x" * 5000, "is not a valid file name."),
         ("-n 1000000000", "command line: samples: more than 100,000 texts"),

@@ -57,6 +57,20 @@ controls:
             "controls:\n  - pos: dte noun\n",
             "mine.yaml:2: controls.0.pos.tags: there is no UPOS tag 'dte'. Did you mean 'DET'?",
         ),
+        (
+            "controls:\n  - length: 8-10\n",
+            "mine.yaml:2: controls.0.length.words: input should be a valid integer, not '8-10'. 8 to 10 is `words: 9, "
+            "tolerance: 1`.",
+        ),
+        (
+            "controls:\n  - syllables: {number: 5 to 8}\n",
+            "mine.yaml:2: controls.0.syllables.number: input should be a valid integer, not '5 to 8'. 5 to 7 is "
+            "`number: 6, tolerance: 1`.",
+        ),
+        (
+            "controls:\n  - surprisal: {word: tea, nats: 1}\n",
+            "mine.yaml:2: controls.0.surprisal.nats: should be a list, not 1. For example `nats: [null, 1.5]`.",
+        ),
         ("controls:\n  - {pos: {tags: [DET]}, weight: heavy}\n", "mine.yaml:2: weight must be a number"),
         ("controls:\n  - weight: 1\n", "mine.yaml:2: each list item holds one control"),
         ("samples: 3\nsamples: 4\n", "mine.yaml:2: 'samples' appears twice."),
