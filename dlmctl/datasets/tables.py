@@ -129,8 +129,8 @@ def wrong_columns(path: Path, columns: Sequence[str], alternatives: Sequence[Seq
     return DataError(
         f"the columns are {listed or 'missing'}.",
         where=f"{path}:1",
-        remedy=f"They should be {' or '.join(','.join(names) for names in alternatives)}; another column can be given "
-        f"with --text-field{example}.",
+        remedy=f"They should be {' or '.join(','.join(names) for names in alternatives)}; `dlmctl data prepare` takes "
+        f"texts from another column with --text-field{example}.",
     )
 
 

@@ -119,7 +119,9 @@ def test_files_that_cannot_be_used_are_said_with_their_line(file, tmp_path):
     assert "x.csv:1: the columns are a, b. They should be mr,ref or storyid" in fault(
         sniff, file("x.csv", "a,b\n1,2\n")
     )
-    assert "with --text-field, such as --text-field Text." in fault(sniff, file("up.csv", "Text;Label\nHi.;x\n"))
+    assert "from another column with --text-field, such as --text-field Text." in fault(
+        sniff, file("up.csv", "Text;Label\nHi.;x\n")
+    )
     assert "x.jsonl:1: the first line is neither" in fault(sniff, file("x.jsonl", "hello\n"))
     message = fault(records, file("latin.txt", b"ok\ncaf\xe9\n"), "text")
     assert "latin.txt:2: is not UTF-8 (byte 0xe9)." in message
