@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dlmctl.cli.options import Device, Json, Quiet, Seed, Settings, overrides
+from dlmctl.cli.start import importing
 from dlmctl.errors import UserError
 
 
@@ -39,7 +40,8 @@ def matched(
     from dlmctl.recipe.load import load_matched
 
     all_settings = overrides(settings, samples=samples, seed=seed, model=model, device=device, unique=unique or None)
-    resolved, origin = load_matched(recipe, all_settings)
+    with importing(quiet=quiet or json or recipe == "-"):
+        resolved, origin = load_matched(recipe, all_settings)
     if long and out is None:
         raise UserError("is the form of the table in a file.", where="--long", remedy="Give --out.")
     if out is not None:

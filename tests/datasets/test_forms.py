@@ -79,7 +79,7 @@ def test_tables_with_a_text_column(file):
     assert (record.text, record.fields) == ("A; mill", None)
     with pytest.raises(
         DataError,
-        match=r"the columns are a, b\..*or text; `dlmctl data prepare` takes texts from another column with --text-field",
+        match=r"the columns are a, b\..*or text; `dlmctl data prepare` takes texts from another",
     ):
         sniff(file("c.csv", "a,b\n1,2\n"))
     assert sniff(file("c.csv", "a,b\n1,2\n"), "b") == "csv"
