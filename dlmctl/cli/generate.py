@@ -238,7 +238,7 @@ def _draw_to_screen(recipe: Recipe, origin: SettingsFile, display: Display) -> N
             note = f"dlmctl: {unmet} of {len(result)} texts could not be drawn and have no line; --json says why."
             typer.echo(note, err=True)
     else:
-        print_generation(result)
+        print_generation(result, draws_once=recipe.until is None and recipe.quota is None)
     _fail_if_strict(all(sample.passed for sample in result), strict=display.strict)
 
 
