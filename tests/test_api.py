@@ -358,3 +358,12 @@ def test_a_recipe_runs_with_a_model_by_name(model_folder, name):
         dlmctl.run(settings, model=3)
     with pytest.raises(UserError, match="'int' is not a model"):
         dlmctl.matched("matched", model=3)
+
+
+def test_a_bundled_model_has_its_name_in_results_and_any_other_its_folder(model_folder):
+    """The folder of an installation means nothing to the readers of a table."""
+    bundled = dlmctl.load("everyday")
+    assert repr(bundled).startswith("Model('everyday': ")
+    assert bundled.generate(samples=1, seed=1).to_dicts()[0]["model"] == "everyday"
+    assert dlmctl.run("length", model=bundled, samples=1).to_dicts()[0]["model"] == "everyday"
+    assert repr(dlmctl.load(model_folder)).startswith(f"Model('{model_folder}': ")

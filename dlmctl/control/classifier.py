@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.control_weights import CARD, check_control_weights, control_folders, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.user_weights import bundled_models_with
@@ -161,11 +162,11 @@ def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrai
         others = [other for other in named_weights(control, of) if other != name]
         what = f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model."
         if others:
-            raise SettingError("name", what, where=str(of.folder), remedy=_name_remedy(others))
-        command = training_command(control, of.folder, name, out="RUN" if _needs_run(control, of) else None)
+            raise SettingError("name", what, where=model_name(of.folder), remedy=_name_remedy(others))
+        command = training_command(control, model_name(of.folder), name, out="RUN" if _needs_run(control, of) else None)
         models = bundled_models_with(control.name, name)
         elsewhere = f"`model: {models[0]}` has them. " if models else ""
-        raise ModelError(what, where=str(of.folder), remedy=f"{elsewhere}Train them with `{command}`.")
+        raise ModelError(what, where=model_name(of.folder), remedy=f"{elsewhere}Train them with `{command}`.")
     return trained
 
 
