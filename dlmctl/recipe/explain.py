@@ -93,16 +93,29 @@ def _quoting_remedy(fault: Any, written: str | None, fits: Callable[[str], bool]
 
 
 def _form_of(name: str, fault: Any, model: type[BaseModel]) -> str | None:
-    """How a parameter is written, if a single value is where a list belongs, or a range where a number does."""
-    if fault["type"] == "list_type":
-        examples = model.model_fields[name].examples if name in model.model_fields else None
-        return f"For example `{name}: {json.dumps(examples[0])}`." if examples else None
-    ends = _RANGE.fullmatch(str(fault["input"])) if fault["type"].startswith("int_") else None
+    """How a setting is written, if its value is a single one in place of a list or a mapping, or a range in place of a
+    number."""
+    field, kind, value = model.model_fields.get(name), fault["type"], fault["input"]
+    if kind in ("list_type", "too_short", "too_long") and field is not None and field.examples:
+        return f"For example `{name}: {json.dumps(field.examples[0])}`."
+    if kind == "model_type" and field is not None and not isinstance(value, dict | list):
+        forms = [(inner, key) for inner in _models_in(field.annotation) for key in inner.model_fields]
+        fitting = next((key for inner, key in forms if _is_valid(inner, {key: value})), None)
+        return None if fitting is None else f"Write `{name}: {{{fitting}: {value}}}`."
+    ends = _RANGE.fullmatch(str(value)) if kind.startswith("int_") else None
     if ends is None or "tolerance" not in model.model_fields:
         return None
     least, most = sorted(map(int, ends.groups()))
     middle, tolerance = (least + most) // 2, (most - least) // 2
     return f"{middle - tolerance} to {middle + tolerance} is `{name}: {middle}, tolerance: {tolerance}`."
+
+
+def _is_valid(model: type[BaseModel], settings: Any) -> bool:
+    try:
+        parsed(model, settings)
+    except ValidationError:
+        return False
+    return True
 
 
 def _fits(model: type[BaseModel], settings: Any, inner: Place, word: str) -> bool:

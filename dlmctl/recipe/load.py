@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 from dlmctl.checkpoint.resolve import SCORER, resolve
-from dlmctl.control.registry import find_control
+from dlmctl.control.registry import find_control, offered_controls
 from dlmctl.control.user_files import one_version
 from dlmctl.datasets.readers import read_sources
 from dlmctl.errors import ModelError, RecipeError, UserError
@@ -167,6 +167,7 @@ def _checked(value: Any, file: SettingsFile, overrides: Overrides) -> tuple[Reci
     update_legacy(value, file)
     _read_source(value, file)
     recipe_type = MatchedRecipe if "conditions" in value else Recipe
+    _refuse_misplaced_controls(value, recipe_type, file)
     if value.get("targets") is not None:
         value = with_placeholders(value, file)
     try:
@@ -183,6 +184,25 @@ def _checked(value: Any, file: SettingsFile, overrides: Overrides) -> tuple[Reci
     except Misplaced as misplaced:
         raise file.error(misplaced.place, misplaced.what, misplaced.remedy) from None
     return recipe, file
+
+
+def _refuse_misplaced_controls(settings: dict[str, Any], recipe_type: type[Recipe], file: SettingsFile) -> None:
+    """Refuse controls beside the settings, or under ``controls`` without dashes, with the way to write them."""
+    unknown = [name for name in settings if name not in recipe_type.model_fields]
+    offered = (*COMBINATIONS, *offered_controls()) if unknown else ()
+    stray = next((name for name in unknown if name in offered), None)
+    if stray is not None:
+        raise file.error(
+            (stray,), f"`{stray}` is a control.", f"Write it under `controls:`, with a dash: `- {stray}:`."
+        )
+    controls = settings.get("controls")
+    if isinstance(controls, dict) and controls:
+        what = f"controls: should be a list, not a mapping of {', '.join(map(repr, controls))[:60]}."
+        raise file.error(("controls",), what, f"Each has a dash: `- {next(iter(controls))}:`.")
+    for number, entry in enumerate(controls if isinstance(controls, list) else ()):
+        if isinstance(entry, str):
+            what = f"controls.{number}: a control is written `- name: parameters`, with a space after the colon"
+            raise file.error(("controls", number), f"{what}, not {entry[:60]!r}.", "For example `- length: 9`.")
 
 
 def require_passing(recipe: Recipe, file: SettingsFile) -> None:

@@ -35,6 +35,7 @@ _REMEDIES = {
     "found undefined alias": "Put a word that begins with * in quotes.",
     "cannot start any token": "Indent with spaces; put text that begins with such a character in quotes.",
     "mapping values are not allowed": "Put text that contains a colon and a space in quotes.",
+    "expected <block end>": "Begin the items of a list, and the keys of a mapping, in the same column.",
     "expected a single document": "A file holds one recipe.",
 }
 

@@ -104,7 +104,31 @@ controls:
         ("batch_size: 1000000\n", "mine.yaml:1: batch_size: input should be less than or equal to 65536"),
         ("until: {max_rounds: 1001}\n", "mine.yaml:1: until.max_rounds: input should be less than or equal to 1000"),
         ("device: xla\n", "mine.yaml:1: device: device 'xla' cannot be used; use auto, cpu, cuda, cuda:1 or mps."),
-        ("controls: {length: {words: 3}}\n", "mine.yaml:1: controls: should be a list"),
+        (
+            "controls: {length: {words: 3}}\n",
+            "mine.yaml:1: controls: should be a list, not a mapping of 'length'. Each has a dash: `- length:`.",
+        ),
+        ("controls:\n- length:9\n", "mine.yaml:2: controls.0: a control is written `- name: parameters`, with a space"),
+        (
+            "samples: 3\nlength: 9\n",
+            "mine.yaml:2: `length` is a control. Write it under `controls:`, with a dash: `- length",
+        ),
+        ("not: [length: 9]\n", "mine.yaml:1: `not` is a control. Write it under `controls:`"),
+        (
+            "controls:\n- length: 9\n  contains: tea\n",
+            "mine.yaml:2: each list item holds one control (and perhaps `weight`), here: 'length', 'contains'. "
+            "Each needs a dash",
+        ),
+        (
+            "controls:\n- length: 9\n contains: tea\n",
+            "mine.yaml:3: not valid YAML: expected <block end>, but found '<block mapping start>'. Begin the items",
+        ),
+        ("until: all\n", "mine.yaml:1: until: should be a mapping, not 'all'. Write `until: {satisfied: all}`."),
+        ("quota: 20\n", "mine.yaml:1: quota: should be a mapping, not 20. Write `quota: {attempts: 20}`."),
+        (
+            "controls:\n- lexicon: {where: 2, letters: 3}\n",
+            "mine.yaml:2: controls.0.lexicon.where: should be a mapping, not 2. Write `where: {place: 2}`.",
+        ),
         ("controls:\n  - length: []\n", "mine.yaml:2: `length` has an empty list of parameter sets."),
         ("controls:\n  - any: []\n", "mine.yaml:2: `any` needs controls inside."),
         (
