@@ -94,8 +94,11 @@ def filled_lines(path: Path) -> Iterator[Line]:
     return (line for line in lines_of(path) if line.text)
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def json_lines(path: Path, remedy: str | None = None) -> Iterator[tuple[int, Any]]:
     """The line number and the value of each non-blank line.
+
+    Args:
+        remedy: what a line looks like, for messages.
 
     Raises:
         DataError: the file cannot be read, or a line is not JSON; see ``parse_json``.
@@ -104,7 +107,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             yield number, parse_json(text)
         except ValueError as error:
-            raise DataError(f"is {error}.", where=f"{path}:{number}") from None
+            raise DataError(f"is {error}.", where=f"{path}:{number}", remedy=remedy) from None
 
 
 def parse_json(text: str) -> Any:
