@@ -150,7 +150,9 @@ class Recipe(ReadableSettings):
         json_schema_extra=_allow_boolean,
     )
     unique: StrictBool = Field(
-        default=False, description="no text twice, and none from the model's training text, if that is known"
+        default=False,
+        description="no text twice, and none from the model's training text, if that is known; for matched sets: no "
+        "exchanged word in two items",
     )
     until: Until | None = Field(default=None, description="redraw texts that are not good enough; the best are kept")
     candidates: StrictInt = Field(
