@@ -31,7 +31,7 @@ from dlmctl.recipe.readable import PythonSettings
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
 from dlmctl.recipe.settings import QUOTA_NEEDS_ALL, QUOTA_REMEDY, accepts_failures
 from dlmctl.recipe.stray_placeholders import refuse_stray, with_placeholders
-from dlmctl.recipe.yaml_file import SettingsFile, parse, read_limited, read_yaml
+from dlmctl.recipe.yaml_file import Place, SettingsFile, parse, read_limited, read_yaml
 
 # Sections that may be empty, which is the same as leaving them out.
 SECTIONS = ("controls", "sampler", "guidance")
@@ -197,12 +197,18 @@ def _refuse_misplaced_controls(settings: dict[str, Any], recipe_type: type[Recip
         )
     controls = settings.get("controls")
     if isinstance(controls, dict) and controls:
-        what = f"controls: should be a list, not a mapping of {', '.join(map(repr, controls))[:60]}."
-        raise file.error(("controls",), what, f"Each has a dash: `- {next(iter(controls))}:`.")
+        what = f"should be a list, not a mapping of {', '.join(map(repr, controls))[:60]}."
+        raise _named_error(file, ("controls",), what, f"Each has a dash: `- {next(iter(controls))}:`.")
     for number, entry in enumerate(controls if isinstance(controls, list) else ()):
         if isinstance(entry, str):
-            what = f"controls.{number}: a control is written `- name: parameters`, with a space after the colon"
-            raise file.error(("controls", number), f"{what}, not {entry[:60]!r}.", "For example `- length: 9`.")
+            what = f"a control is written `- name: parameters`, with a space after the colon, not {entry[:60]!r}."
+            raise _named_error(file, ("controls", number), what, "For example `- length: 9`.")
+
+
+def _named_error(file: SettingsFile, place: Place, what: str, remedy: str) -> RecipeError:
+    """The error for a fault at a place, with the name of the setting, unless the place says it already."""
+    name = ".".join(map(str, place))
+    return file.error(place, what if file.where(place) == name else f"{name}: {what}", remedy)
 
 
 def require_passing(recipe: Recipe, file: SettingsFile) -> None:
