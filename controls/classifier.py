@@ -10,10 +10,10 @@ from pydantic import ConfigDict, Field, model_validator
 
 from dlmctl import BatchContext, Check, Control, ControlParams, Prepared, Pretrained, guide
 from dlmctl.control.attached import attached
-from dlmctl.control.classifier import load_labels
+from dlmctl.control.classifier import load_labels, named_weights
 from dlmctl.control.row_groups import grouped
 from dlmctl.control.text_labels import find_label
-from dlmctl.errors import setting_errors
+from dlmctl.errors import SettingError, UserError, setting_errors
 from dlmctl.text.fields import Value, value_words
 from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import WordTokenizer
@@ -87,11 +87,29 @@ class Classifier(Control[ClassifierParams]):
         self.model = model
         for params in self.sets:
             if params.model is None:
-                self._labels(params).number(params.label)
+                self._require_label(params)
             if (source := params.model or params.huggingface) is not None:
                 with setting_errors("huggingface" if params.model is None else "model"):
                     network = load_outside(source, model.tokenizer)
                 find_label(params.label, network.labels)
+
+    def _require_label(self, params: ClassifierParams) -> None:
+        try:
+            self._labels(params).number(params.label)
+        except SettingError as error:
+            names = named_weights(type(self), attached(self.model, self.name))
+            having = [name for name in names if self._has_label(params.model_copy(update={"name": name}))]
+            remedy = (
+                f"{params.label!r} is a label of: {', '.join(having)}. Write `name: {having[0]}`." if having else None
+            )
+            raise SettingError("name", error.what, where=error.where, remedy=remedy or error.remedy) from None
+
+    def _has_label(self, params: ClassifierParams) -> bool:
+        try:
+            self._labels(params).number(params.label)
+        except UserError:  # another label, or damaged weights
+            return False
+        return True
 
     def _labels(self, params: ClassifierParams) -> JudgedLabels:
         model = attached(self.model, self.name)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import Field
 
-from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
+from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared, Pretrained
 from dlmctl.control.automata import Requirement, exact_control
+from dlmctl.control.warn_once import warn_once
 from dlmctl.text.spelling import plain
+from dlmctl.text.word_counts import WordCounts, load_counts
 
 from .phrases import ANY_NUMBER, Phrases, Split, WordControl, check_rank, occurrences, phrase_list, split_phrases
+
+# A word is seldom capitalised if it is so many times as frequent in lower case: Kitchen and Water are; Green, Rose and
+# May, which are names, too, are not.
+SELDOM = 10
 
 
 class ContainsParams(ControlParams):
@@ -34,6 +40,12 @@ class Contains(WordControl[ContainsParams]):
     def __init__(self, *phrases: str | Sequence[str], **params: Any) -> None:
         """One or several phrases, or a list of them."""
         super().__init__(**({"words": phrase_list(phrases)} if phrases else {}), **params)
+
+    def attach(self, model: Pretrained) -> None:
+        super().attach(model)
+        words = dict.fromkeys(word for params in self.sets for word in params.words if word[:1].isupper())
+        if any(word.istitle() for word in words):
+            _warn_of_capitals(words, load_counts(model.folder))
 
     def phrases(self, params: ContainsParams, split: Split) -> list[list[str]]:
         """The words of each phrase, longest phrase first, without phrases that are part of another."""
@@ -57,6 +69,20 @@ class Contains(WordControl[ContainsParams]):
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[ContainsParams]:
         """The two longest words of each sentence."""
         return [ContainsParams(words=sorted(dict.fromkeys(words), key=len, reverse=True)[:2]) for words in sentences]
+
+
+def _warn_of_capitals(words: Iterable[str], counts: WordCounts | None) -> None:
+    """Warn of words that are seldom capitalised, as in a list of words whose cells begin with a capital."""
+    known = {} if counts is None else counts.counts
+    common = {word: known.get(word.lower(), 0) / known[word] for word in words if word in known}
+    seldom = {word: ratio for word, ratio in common.items() if ratio >= SELDOM}
+    if seldom:
+        first, *others = seldom
+        like = f", like {', '.join(map(repr, others[:3]))}{', ...' if others[3:] else ''}," if others else ""
+        warn_once(
+            f"contains: {first!r}{like} has a capital, as at the start of a sentence; {first.lower()!r} is "
+            f"{seldom[first]:.0f} times as frequent."
+        )
 
 
 def _fewest_words(phrases: Sequence[Sequence[str]]) -> int:

@@ -33,7 +33,7 @@ class EditParams(ControlParams):
         description="the text to edit; its words are split as the model splits text",
         examples=["The food was cold and the room was dirty."],
     )
-    changes: int = Field(default=3, ge=1, le=100, description="the most words that may differ from those of the text")
+    changes: int = Field(default=3, ge=0, le=100, description="the most words that may differ from those of the text")
     tolerance: StrictInt = Field(
         default=0,
         ge=0,

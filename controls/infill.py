@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from pydantic import Field, field_validator
 
-from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared
+from dlmctl import BatchContext, Check, ControlParams, Mark, Prepared, Pretrained
 from dlmctl.control.allowed import only_words
 from dlmctl.control.automata.syntax import Chain, Literal, Repeat, WordClass, aligned, word_range
+from dlmctl.control.warn_once import warn_once
 from dlmctl.diffusion.layout import Layout
 from dlmctl.diffusion.noise import CONTROL, Draw
+from dlmctl.errors import readable
 from dlmctl.text.spelling import split_piece, split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
@@ -88,6 +90,11 @@ class Infill(TreeControl[InfillParams]):
     name = "infill"
     Params = InfillParams
 
+    def attach(self, model: Pretrained) -> None:
+        super().attach(model)
+        if not isinstance(model.tokenizer, HuggingFaceTokenizer):
+            _warn_of_last_blank([params.template for params in self.sets])
+
     def tree(self, params: InfillParams, split: Split) -> Chain:
         return Chain(tuple(parse_template(params.template, split)))
 
@@ -126,6 +133,17 @@ class Infill(TreeControl[InfillParams]):
             left, right = len(words) // 3, len(words) - len(words) // 3
             templates.append(" ".join([*words[:left], f"___{{{right - left}}}", *words[right:]]))
         return [InfillParams(template=template) for template in templates]
+
+
+def _warn_of_last_blank(templates: Iterable[str]) -> None:
+    """Warn of a template that ends in a blank of one word, as ``She bought a ___``: models of words have learned that
+    texts end in a full stop, so that is what fills it."""
+    for template in templates:
+        last = parse_template(template)[-1]
+        if isinstance(last, Repeat) and last.most == 1:
+            shown = readable(template, 60)
+            warn_once(f"infill: the full stop fills the last blank of {shown!r}; write `{shown}.` for a word.")
+            return
 
 
 def _verdict(pieces: Sequence[Literal | Repeat], words: Sequence[str]) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -33,6 +34,8 @@ from .word_lists import MAX_ROWS, Value
 Bools = NDArray[np.bool_]
 # A tag with a smaller share of a word's occurrences is taken for a mistake of the tagger.
 MIN_SHARE = 0.02
+# What is a file rather than a word.
+_FILE_NAME = re.compile(r"\.(txt|csv|tsv)$", re.IGNORECASE)
 # More than the words of any text.
 MAX_MIN_WORDS = 1000
 
@@ -84,6 +87,8 @@ class LexiconParams(ControlParams):
                 raise ValueError(f"{name!r} is a number and its bounds are given as `{name}: [3, 5]`, not {shown!r}")
         if self.words is not None and self.file is not None:
             raise ValueError("`words` and `file` both list words; give one of them")
+        if self.words is not None and len(self.words) == 1 and _FILE_NAME.search(self.words[0]):
+            raise ValueError(f"a list in a file is given as `file: {self.words[0][:80]}`, a table of words as `table`")
         if not bounds and self.table is not None:
             raise ValueError("a table needs bounds for one of its columns, such as `concreteness: [4, 5]`")
         if not bounds and self.words is None and self.file is None:

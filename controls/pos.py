@@ -10,9 +10,8 @@ from pydantic import Field, StrictFloat, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, Pretrained, WordLabels, guide
 from dlmctl.annotators.gold import annotate_by_judges, is_external_judge, require_judges, sentence_of, tags_of
-from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
+from dlmctl.annotators.tagging import UPOS_TAGS, read_upos, upos_tagger
 from dlmctl.control.evidence.tags import ANY
-from dlmctl.errors import did_you_mean
 
 from .phrases import WordControl
 
@@ -53,11 +52,7 @@ class PosParams(ControlParams):
     @field_validator("tags")
     @classmethod
     def _known(cls, tags: list[str]) -> list[str]:
-        for tag in tags:
-            for choice in tag.split("|"):
-                if choice != ANY and choice not in UPOS_TAGS:
-                    raise ValueError(f"there is no UPOS tag {choice!r}. {did_you_mean(choice, list(UPOS_TAGS))}")
-        return tags
+        return read_upos(tags, also=[ANY])
 
 
 class TagLabels(WordLabels):

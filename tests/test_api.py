@@ -251,6 +251,8 @@ def test_a_dict_of_settings_lies_over_the_preset_and_a_criterion_may_stand_alone
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
+        ({"controls": {"length": 9}}, "controls: should be a list, not a mapping of 'length'. Each has a dash"),
+        ({"controls": ["length: 9"]}, "controls.0: a control is written `- name: parameters`, with a space after"),
         ("no-such", "no-such: there is no such recipe file."),
         (7, "recipe: 'int' is not a recipe."),
         ({"samples": 0}, "samples: input should be greater than or equal to 1"),
@@ -265,6 +267,7 @@ def test_a_wrong_recipe_is_one_message(recipe, said):
     with pytest.raises(UserError) as caught:
         dlmctl.run(recipe)
     assert said in str(caught.value)
+    assert "controls: controls" not in str(caught.value)
 
 
 @pytest.mark.parametrize("device", ["hpu", "meta", "xla", "vulkan", "", 5, "cuda:900"])
@@ -358,3 +361,12 @@ def test_a_recipe_runs_with_a_model_by_name(model_folder, name):
         dlmctl.run(settings, model=3)
     with pytest.raises(UserError, match="'int' is not a model"):
         dlmctl.matched("matched", model=3)
+
+
+def test_a_bundled_model_has_its_name_in_results_and_any_other_its_folder(model_folder):
+    """The folder of an installation means nothing to the readers of a table."""
+    bundled = dlmctl.load("everyday")
+    assert repr(bundled).startswith("Model('everyday': ")
+    assert bundled.generate(samples=1, seed=1).to_dicts()[0]["model"] == "everyday"
+    assert dlmctl.run("length", model=bundled, samples=1).to_dicts()[0]["model"] == "everyday"
+    assert repr(dlmctl.load(model_folder)).startswith(f"Model('{model_folder}': ")

@@ -88,6 +88,14 @@ def test_words_are_expected_or_not(files):
     assert sum(row["surprisal_passed"] == "1" for row in rows) >= 3
 
 
+def test_sentences_that_are_there_are_checked(files):
+    run("Checks of sentences that you have")
+    rows = table(files / "own.csv")
+    assert [row["text"] for row in rows] == [row["line"] for row in rows]
+    assert [row["classifier_passed"] for row in rows] == ["1", "1", "0"]
+    assert all(float(row["acceptability"]) > 0 < float(row["surprisal_nats"]) for row in rows)
+
+
 def test_a_word_is_put_in(files):
     run("A word put in where it fits")
     rows = table(files / "inserted.csv")
@@ -95,3 +103,14 @@ def test_a_word_is_put_in(files):
     for row in rows:
         assert row["word"] in row["text"].split()
         assert abs(len(row["text"].split()) - len(row["sentence"].split())) <= 1
+
+
+def test_word_pairs_are_put_into_one_sentence(files, capsys):
+    (section,) = re.findall(r"^## Word pairs of your own$(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    exec(program.replace('"candidates": 8', '"candidates": 1'), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for line, (first, second) in zip(lines, [("doctor", "dentist"), ("train", "plane"), ("soup", "cake")], strict=True):
+        frame, _, other = line.partition(f" {first}. ")
+        assert other.strip() == f"{frame} {second}."

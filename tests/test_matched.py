@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -147,10 +148,26 @@ def test_a_duplicate_item_is_redrawn_and_then_reported(masked):
     assert max(item.rounds for item in items if item.passed) > 1
 
 
-@pytest.mark.parametrize("setting", ["unique=true", "quota={attempts: 2}"])
-def test_settings_that_do_not_apply_to_items_are_refused(masked, setting):
-    with pytest.raises(RecipeError, match="matched sets never repeat an item"):
-        sets_of(masked, RECIPE, setting)
+@pytest.mark.parametrize("more", ["", "control_for: {{letters: 2}}\n"])
+def test_no_two_items_have_an_exchanged_word_in_common_under_unique(masked, more):
+    text = RECIPE.replace("letters: [3, 4]", "words: [warm, cats]").replace(
+        "letters: [6, null]", "words: [bakery, bread]"
+    )
+    items = sets_of(masked, text + more, "samples=5", "unique=true", "until={max_rounds: 8}").items
+    words = [word for item in items if item.passed for name in item.texts for word in item.exchanged(name)]
+    assert sorted(words) == ["bakery", "bread", "cats", "warm"]
+    faults = [item.why for item in items if not item.passed]
+    assert len(faults) == 3
+    assert all(
+        re.search("has '.*', too|unique: other items have all words|is within the tolerances", why) for why in faults
+    )
+    repeating = sets_of(masked, text + more, "samples=5", "until={max_rounds: 8}").items
+    assert sum(item.passed for item in repeating) > 2
+
+
+def test_quotas_do_not_apply_to_items(masked):
+    with pytest.raises(RecipeError, match="`samples` says how many items are drawn"):
+        sets_of(masked, RECIPE, "quota={attempts: 2}")
 
 
 @pytest.mark.parametrize("until", ["{worst_word: 6}", "{acceptability: 0.9}", "{repair: true}"])
@@ -187,6 +204,30 @@ def test_the_table_has_a_row_per_item_and_a_column_per_condition(masked, tmp_pat
     for path, message in ((tmp_path / "items.xlsx", "is not known"), (tmp_path / "no" / "items.csv", "does not exist")):
         with pytest.raises(UserError, match=message):
             check_file(path, FORMATS)
+
+
+def test_a_long_table_has_a_row_for_each_text_with_its_condition(masked, tmp_path):
+    sets = sets_of(masked, RECIPE + "control_for: {{zipf: 2}}\n")
+    write_table(sets, tmp_path / "items.csv", long=True)
+    with (tmp_path / "items.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == columns_of(sets, long=True)
+    assert [(row["item"], row["condition"]) for row in rows[:3]] == [("0", "short"), ("0", "long"), ("1", "short")]
+    for row in rows:
+        item = sets[int(row["item"])]
+        assert row["text"] == item.texts[row["condition"]].text
+        assert row["letters"] == str(len(row["word"]))
+        assert float(row["difference_zipf"]) == item.differences["zipf"]
+    write_table(sets, tmp_path / "items.jsonl", long=True)
+    first = json.loads((tmp_path / "items.jsonl").read_text("utf-8").splitlines()[0])
+    assert first == sets.to_dicts(long=True)[0]
+    assert first["condition"] == "short"
+    assert first["letters"] == len(first["word"])
+
+
+def test_the_frequencies_of_a_lexicon_are_rounded_too(masked):
+    rows = sets_of(masked, RECIPE.replace("letters: [3, 4]", "zipf: [1, 9]")).to_dicts()
+    assert all(row["short_zipf"] == round(row["short_zipf"], 2) for row in rows)
 
 
 def test_python_and_the_command_line_draw_the_same_items(masked, tmp_path):

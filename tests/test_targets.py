@@ -95,6 +95,8 @@ def test_tables_of_every_format_are_read(tmp_path, name, text, rows):
         ("a.csv", b",a\n0,x\n", ":2: the column of '0' has no name in the header. Name it, or leave it out, as pandas"),
         ("a.csv", b",a,\n0,x,\n", "the column of '0' has no name"),
         ("a.csv", b'sep=,\na\n"x\n', ":3: is not CSV"),
+        ("a.csv", b"Words of the week;;\nword;level;\nx;A1;\n", "Line 1 is the header; remove a title above it."),
+        ("a.csv", b"Words of the week\nword,level\nx,A1\n", "Line 1 is the header; remove a title above it."),
         ("a.csv", b"a,a\n1,2\n", ":1: has the column 'a' twice."),
         ("a.csv", b"a\nx\n\xff\n", ":3: is not UTF-8 (byte 0xff)."),
         ("a.csv", b'a\n"x\n', ":2: is not CSV"),
@@ -280,7 +282,10 @@ def test_shards_of_a_table_equal_a_single_run_and_other_tables_are_refused(here,
     [
         ("controls: [{contains: ['{wrd}']}]", "r.yaml:3: t.csv has no column 'wrd'. Its columns are word, n, off"),
         ("sampler: {steps: {n}}", "r.yaml:3: sampler.steps: the placeholder {n} is not allowed here."),
-        ("conditions: {}", "takes no targets"),
+        (
+            "conditions: {}",
+            "r.yaml:2: matched sets take no targets. Give a control a list of parameter sets, one for each",
+        ),
     ],
 )
 def test_unfilled_placeholders_are_refused_with_one_message(here, model_folder, text, message):
@@ -291,6 +296,11 @@ def test_unfilled_placeholders_are_refused_with_one_message(here, model_folder, 
     assert message in str(caught.value)
     with pytest.raises(UserError, match="is a placeholder, but the recipe has no targets"):
         read_recipe("controls: [{contains: ['{word}']}]", "mine.yaml")
+    matched = "conditions: {a: [{contains: ['{word}']}], b: [length: 4]}\nexchange: {place: 1}\n"
+    with pytest.raises(
+        UserError, match=r"mine.yaml:1: \{word\} is a placeholder.* Matched sets take none. Give a control"
+    ):
+        read_recipe(matched, "mine.yaml")
 
 
 def test_python_takes_rows_and_data_frames(model_folder, tmp_path):

@@ -6,6 +6,7 @@ The bundled tagger is a conditional random field (``dlmctl.annotators.field``) w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +17,58 @@ from dlmctl.annotators.field import FieldTagger, Tagger
 from dlmctl.annotators.locking import locked
 from dlmctl.annotators.outside import spacy_tagger, stanza_tagger
 from dlmctl.checkpoint.bundled import bundled_path
-from dlmctl.errors import ModelError
+from dlmctl.errors import ModelError, did_you_mean
 
 UPOS_TAGS = tuple("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
+# Tags of the Penn Treebank and usual abbreviations, by the UPOS tags that their words have.
+OTHER_TAGS = {
+    other: upos
+    for upos, others in {
+        "ADJ": "JJ JJR JJS A",
+        "ADP": "RP PREP",
+        "ADP|SCONJ": "IN",
+        "ADV": "RB RBR RBS WRB",
+        "AUX": "MD",
+        "AUX|VERB": "VBD VBG VBN VBP VBZ VB",
+        "CCONJ": "CC",
+        "CCONJ|SCONJ": "CONJ",
+        "DET": "DT PDT ART",
+        "DET|PRON": "WDT",
+        "INTJ": "UH",
+        "NOUN": "NN NNS N",
+        "NUM": "CD",
+        "PART": "POS",
+        "PART|ADP": "TO",
+        "PRON": "PRP PRP$ WP WP$ EX",
+        "PROPN": "NNP NNPS",
+        "PUNCT": ". : ! ? PUNC",
+        "VERB": "V",
+        "X": "FW",
+    }.items()
+    for other in others.split()
+}
 
 TAGGER_FILE = "tagger.json"
 TAGGER_FORMAT = 1
+
+
+def read_upos(tags: Sequence[str], also: Sequence[str] = ()) -> list[str]:
+    """UPOS tags as people write them, in any case, with alternatives as ``NOUN|VERB``.
+
+    Args:
+        also: what is allowed in place of a tag.
+
+    Raises:
+        ValueError: there is no such tag; for tags of the Penn Treebank the message says those of UPOS.
+    """
+    choices = dict.fromkeys(choice for tag in tags for choice in tag.split("|"))
+    unknown = [choice for choice in choices if choice.upper() not in (*UPOS_TAGS, *also)]
+    if unknown:
+        others = {choice: OTHER_TAGS.get(choice.upper()) for choice in unknown}
+        translated = ", ".join(f"{choice!r} is {upos}" for choice, upos in others.items() if upos)
+        hint = f"In UPOS, {translated}." if translated else did_you_mean(unknown[0], list(UPOS_TAGS))
+        raise ValueError(f"there is no UPOS tag {unknown[0]!r}. {hint}")
+    return [tag.upper() for tag in tags]
 
 
 @cache

@@ -7,8 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
-from dlmctl.annotators.tagging import UPOS_TAGS, upos_tagger
-from dlmctl.errors import did_you_mean
+from dlmctl.annotators.tagging import read_upos, upos_tagger
 
 # Larger than the length of any model.
 MOST_PLACE, MOST_PLACES = 1000, 100
@@ -29,10 +28,7 @@ class Where(BaseModel):
     @field_validator("tag")
     @classmethod
     def _tag_is_known(cls, tag: str | None) -> str | None:
-        for choice in tag.split("|") if tag is not None else []:
-            if choice not in UPOS_TAGS:
-                raise ValueError(f"there is no UPOS tag {choice!r}. {did_you_mean(choice, list(UPOS_TAGS))}")
-        return tag
+        return None if tag is None else read_upos([tag])[0]
 
     @model_validator(mode="after")
     def _tag_or_place(self) -> Self:

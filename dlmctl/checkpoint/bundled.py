@@ -23,6 +23,11 @@ def bundled_names(kind: Kind) -> list[str]:
     return sorted(_bundled_paths(kind))
 
 
+def model_name(folder: Path) -> str:
+    """How a person names the model in a folder: a bundled one by its name, which means the same on every machine."""
+    return folder.name if bundled_path("models", folder.name) == folder else str(folder)
+
+
 def _bundled_paths(kind: Kind) -> dict[str, Path]:
     folder = _folder(kind)
     if not folder.is_dir():

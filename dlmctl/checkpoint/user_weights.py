@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from dlmctl.checkpoint.bundled import bundled_path
+from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 
 # Has no files, and none can be made in it.
 NO_FOLDER = Path(os.devnull)
@@ -35,3 +35,14 @@ def available_weights(folder: Path, control: str) -> tuple[bool, list[str]]:
     folders = [folder / "controls" / control, *user_controls_folder().glob(f"{folder.resolve().name}-*/{control}")]
     names = sorted({path.parent.name for parent in folders for path in parent.glob("*/*.safetensors")})
     return any(True for parent in folders for _ in parent.glob("*.safetensors")), names
+
+
+def bundled_models_with(control: str, name: str | None = None) -> list[str]:
+    """The bundled models that have weights of a control, under a name or without one."""
+    models = []
+    for model in bundled_names("models"):
+        folder = bundled_path("models", model)
+        unnamed, names = available_weights(folder, control) if folder is not None else (False, [])
+        if unnamed if name is None else name in names:
+            models.append(model)
+    return models

@@ -176,7 +176,7 @@ def overlap(
 
 
 def _params(settings: list[str] | None) -> dict[str, Any]:
-    from dlmctl.recipe.yaml_file import override
+    from dlmctl.recipe.overrides import override
 
     params: dict[str, Any] = {}
     for setting in settings or []:

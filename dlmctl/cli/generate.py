@@ -112,7 +112,8 @@ def generate(
     """Generate texts that satisfy a recipe, or free texts without one."""
     run_options = {"targets": targets, "unique": unique or None, "samples": samples, "seed": seed, "model": model}
     sampling_options = {"prompt": prompt, "preset": preset, "steps": steps, "sampler": sampler, "device": device}
-    resolved, origin = _read(recipe, model, overrides(settings, **run_options, **sampling_options), control or [])
+    all_settings = overrides(settings, **run_options, **sampling_options)
+    resolved, origin = _read(recipe, model, all_settings, control or [], quiet=quiet or json)
     if quota and resolved.quota is None:
         from dlmctl.recipe.load import require_passing
         from dlmctl.recipe.settings import Quota
@@ -140,10 +141,10 @@ def generate(
 
 
 def _read(
-    recipe: str | None, model: str | None, settings: Sequence[str], controls: Sequence[str]
+    recipe: str | None, model: str | None, settings: Sequence[str], controls: Sequence[str], *, quiet: bool
 ) -> tuple[Recipe, SettingsFile]:
     """The recipe that a command line specifies, and the source of its settings."""
-    with importing():
+    with importing(quiet=quiet or recipe == "-"):
         from dlmctl.recipe.load import free_recipe, load_recipe, read_recipe
 
         if recipe is not None:
@@ -237,7 +238,7 @@ def _draw_to_screen(recipe: Recipe, origin: SettingsFile, display: Display) -> N
             note = f"dlmctl: {unmet} of {len(result)} texts could not be drawn and have no line; --json says why."
             typer.echo(note, err=True)
     else:
-        print_generation(result)
+        print_generation(result, draws_once=recipe.until is None and recipe.quota is None)
     _fail_if_strict(all(sample.passed for sample in result), strict=display.strict)
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from dlmctl.cli.options import Device, Json, Quiet, Seed, Settings, overrides
+from dlmctl.cli.start import importing
+from dlmctl.errors import UserError
 
 
 def matched(
@@ -19,7 +21,11 @@ def matched(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the items to FILE.csv, FILE.tsv or FILE.jsonl.")
     ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="A row of --out for each text, with its condition, not for each item.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file of --out.")] = False,
+    unique: Annotated[bool, typer.Option("--unique", help="No exchanged word in two items.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any item is incomplete.")] = False,
     settings: Settings = None,
     quiet: Quiet = False,
@@ -33,8 +39,11 @@ def matched(
     from dlmctl.generation.output import check_file, require_new
     from dlmctl.recipe.load import load_matched
 
-    all_settings = overrides(settings, samples=samples, seed=seed, model=model, device=device)
-    resolved, origin = load_matched(recipe, all_settings)
+    all_settings = overrides(settings, samples=samples, seed=seed, model=model, device=device, unique=unique or None)
+    with importing(quiet=quiet or json or recipe == "-"):
+        resolved, origin = load_matched(recipe, all_settings)
+    if long and out is None:
+        raise UserError("is the form of the table in a file.", where="--long", remedy="Give --out.")
     if out is not None:
         check_file(out, FORMATS)
         require_new(out, force=force)
@@ -43,7 +52,7 @@ def matched(
 
         sets = run_matched(resolved, origin=origin, progress=progress)
     if out is not None:
-        write_table(sets, out)
+        write_table(sets, out, long=long)
     if json:
         typer.echo(encoder.dumps({"recipe": resolved.model_dump(), "items": list(objects_of(sets))}, indent=2))
     elif not quiet:

@@ -165,7 +165,9 @@ def figure(value: float | None) -> str:
 def drawn_in(rows: int, drawn: int, seconds: float) -> str:
     """How many texts there are, how many of them were drawn by this command, and how fast."""
     newly_drawn = "" if drawn == rows else f", {drawn} of them now"
-    speed = f" in {seconds:.1f} s ({drawn / max(seconds, 1e-9):.1f} a second)" if drawn else ""
+    rate = drawn / max(seconds, 1e-9)
+    pace = "" if drawn == 1 else f" ({rate:.1f} a second)" if rate >= 1 else f" ({seconds / max(drawn, 1):.1f} s each)"
+    speed = f" in {seconds:.1f} s{pace}" if drawn else ""
     return f"{rows} {'text' if rows == 1 else 'texts'}{newly_drawn}{speed}"
 
 

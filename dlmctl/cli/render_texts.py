@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 MIN_TEXT_WIDTH, SEPARATOR_WIDTH = 30, 3
 
 
-def print_generation(result: Generation) -> None:
-    """Print texts with each control's score and, if there is a scorer, their fluency; then totals.
+def print_generation(result: Generation, *, draws_once: bool = False) -> None:
+    """Print texts with each control's score and, if there is a scorer, their fluency; then totals, and if texts are not
+    drawn again (``draws_once``), how to have those that fail drawn again.
 
     Piped output is one line per text: the text, its row of the targets if there are any, and its scores,
     tab-separated.
@@ -41,8 +42,11 @@ def print_generation(result: Generation) -> None:
     tally = RunCounts.of(result.to_dicts())
     totals = [drawn_in(len(result) - tally.missing, len(result) - tally.missing, result.seconds), *tally.sentences()]
     notes = make_console(stderr=not console.is_terminal)
-    if not console.is_terminal and any(not sample.passed for sample in result if sample.unmet is None):
+    failed = [sample for sample in result if sample.unmet is None and not sample.passed]
+    if failed and not console.is_terminal:
         totals.append("A ! after a score marks a failed check")
+    if draws_once and any(sample.rounds == 1 for sample in failed):
+        totals.append("Texts that fail were not drawn again: --quota draws until they pass")
     notes.print(". ".join(totals) + ".", highlight=False, markup=False, soft_wrap=True)
     for sample in result:
         if sample.problem:

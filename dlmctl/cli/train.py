@@ -65,9 +65,11 @@ def control(
     resume: Resume = False,
 ) -> None:
     """Train a control's classifier and save it with the model; for masked models over words, count evidence instead."""
+    from dlmctl.checkpoint.control_weights import CARD
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.control.classifier import labels_of
     from dlmctl.control.registry import find_control
+    from dlmctl.text.files import read_json
     from dlmctl.training.classifier import train_control
     from dlmctl.training.config import LoopConfig, read_config
 
@@ -89,6 +91,13 @@ def control(
         resume=resume,
     )
     say(f"{name} for this model saved in {folder}")
+    figures = read_json(folder / CARD).get("validation") or {}
+    if "judge_accuracy" in figures:
+        held_out = sum(figures["judge_texts"].values())
+        say(f"its judge is right on {figures['judge_accuracy']:.0%} of {held_out} held-out texts with a label")
+    if label is not None:
+        named = "" if weights is None else f", name: {weights}"
+        say(f"in a recipe: {name}: {{label: ...{named}}}")
 
 
 @app.command()

@@ -9,8 +9,10 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.control_weights import CARD, check_control_weights, control_folders, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.checkpoint.user_weights import bundled_models_with
 from dlmctl.checkpoint.weights import load_into, without_rng_effects
 from dlmctl.control.base import Control
 from dlmctl.control.evidence.beside import evidence_file
@@ -147,17 +149,24 @@ def require_trainable(control: type[Control[Any]], of: BatchContext[Any] | Pretr
         raise ModelError(what, where=str(of.folder), remedy=INSTEAD)
 
 
+def named_weights(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> list[str]:
+    """The names of the weights that a model has for a control."""
+    folders = control_folders(of.folder, of.model, control.name)
+    return sorted({path.parent.name for folder in folders for path in folder.glob("*/card.json")})
+
+
 def _trained_folder(control: type[Control[Any]], of: BatchContext[Any] | Pretrained, name: str | None) -> Path:
     trained = find_control_folder(of.folder, of.model, control.name, name)
     if trained is None:
         require_trainable(control, of)
-        folders = control_folders(of.folder, of.model, control.name)
-        others = sorted({path.parent.name for folder in folders for path in folder.glob("*/card.json")} - {name})
+        others = [other for other in named_weights(control, of) if other != name]
         what = f"the control {control.name!r} has no weights {f'named {name!r} ' if name else ''}for this model."
         if others:
-            raise SettingError("name", what, where=str(of.folder), remedy=_name_remedy(others))
-        command = training_command(control, of.folder, name, out="RUN" if _needs_run(control, of) else None)
-        raise ModelError(what, where=str(of.folder), remedy=f"Train them with `{command}`.")
+            raise SettingError("name", what, where=model_name(of.folder), remedy=_name_remedy(others))
+        command = training_command(control, model_name(of.folder), name, out="RUN" if _needs_run(control, of) else None)
+        models = bundled_models_with(control.name, name)
+        elsewhere = f"`model: {models[0]}` has them. " if models else ""
+        raise ModelError(what, where=model_name(of.folder), remedy=f"{elsewhere}Train them with `{command}`.")
     return trained
 
 

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from dlmctl.checkpoint.user_weights import bundled_models_with
 from dlmctl.control import own_controls
 from dlmctl.control.base import Control
 from dlmctl.control.class_faults import name_fault, params_fault, weight_fault
@@ -91,7 +92,9 @@ def find_control(name: str) -> type[Control[Any]]:
         return cast("type[Control[Any]]", loaded)
     known = offered_controls()
     if name not in known:
-        raise RecipeError(f"there is no control {name!r}.", remedy=did_you_mean(name, list(known)))
+        weighted = next((control for control in known if bundled_models_with(control, name)), None)
+        meant = f"Did you mean `{weighted}: {{name: {name}, label: ...}}`?" if weighted else None
+        raise RecipeError(f"there is no control {name!r}.", remedy=meant or did_you_mean(name, list(known)))
     chosen, *ignored = known[name]
     if ignored:
         _warn_of_rivals(name, origin(chosen), ", ".join(map(origin, ignored)))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
+
+from dlmctl.control.warn_once import warn_once
+from dlmctl.errors import readable
 
 PLAIN = (str, int, float, bool)
 
@@ -48,7 +52,24 @@ def written_out(kind: type[BaseModel], value: Any) -> list[dict[str, Any]]:
     annotation = None if field is None else field.annotation
     takes_list = list in (get_origin(annotation), *map(get_origin, get_args(annotation)))
     if takes_list:
+        if isinstance(value, str):
+            _warn_of_separators(kind, name, value)
         return [{name: value if isinstance(value, list) else [value]}]
     optional = field is None or not field.is_required()
     sets = value if isinstance(value, list) else [value]
     return [{} if item is None and optional else {name: item} for item in sets]
+
+
+def _warn_of_separators(kind: type[BaseModel], name: str, value: str) -> None:
+    """Warn if a text with commas or semicolons is a single item of a list, as in ``contains: tea, coffee``, and not
+    several, as the tags of ``pos``."""
+    items = [item for item in re.split(r"\s*[,;]\s*", value.strip()) if item]
+    if len(items) < 2:
+        return
+    try:
+        is_one = getattr(kind.model_validate({name: [value]}), name) == [value]
+    except Exception:  # a fault, whatever a plug-in raises, is reported with its place when the control is checked
+        return
+    if is_one:
+        several = readable(", ".join(items), 60)
+        warn_once(f"{readable(value, 60)!r} is taken as one phrase, with its punctuation; several are [{several}].")

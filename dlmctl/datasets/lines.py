@@ -34,6 +34,8 @@ _OTHER_ENCODINGS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
+# Without a mark, Windows-1252 is likeliest: it is Latin-1 with quotation marks and dashes where that has control codes.
+TO_UTF8 = "Save it as UTF-8 (Excel: `CSV UTF-8`), or convert it: `iconv -f {encoding} -t UTF-8 {name} > new{suffix}`."
 
 
 class Line(NamedTuple):
@@ -70,14 +72,14 @@ def raw_lines(path: Path) -> Iterator[Line]:
                 raise DataError(
                     f"is not UTF-8 (byte 0x{error.object[error.start]:02x}).",
                     where=f"{path}:{number}",
-                    remedy="Convert it, for example with `iconv -f latin1 -t utf-8`.",
+                    remedy=TO_UTF8.format(encoding="cp1252", name=path.name, suffix=path.suffix),
                 ) from None
 
 
 def _refuse_other_encodings(start: bytes, path: Path) -> None:
     for mark, name in _OTHER_ENCODINGS.items():
         if start.startswith(mark):
-            remedy = f"Convert it: `iconv -f {name} -t UTF-8 {path.name} > new{path.suffix}`."
+            remedy = TO_UTF8.format(encoding=name, name=path.name, suffix=path.suffix)
             raise DataError(f"is {name}, not UTF-8.", where=str(path), remedy=remedy)
 
 
@@ -92,8 +94,11 @@ def filled_lines(path: Path) -> Iterator[Line]:
     return (line for line in lines_of(path) if line.text)
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+def json_lines(path: Path, remedy: str | None = None) -> Iterator[tuple[int, Any]]:
     """The line number and the value of each non-blank line.
+
+    Args:
+        remedy: what a line looks like, for messages.
 
     Raises:
         DataError: the file cannot be read, or a line is not JSON; see ``parse_json``.
@@ -102,7 +107,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             yield number, parse_json(text)
         except ValueError as error:
-            raise DataError(f"is {error}.", where=f"{path}:{number}") from None
+            raise DataError(f"is {error}.", where=f"{path}:{number}", remedy=remedy) from None
 
 
 def parse_json(text: str) -> Any:

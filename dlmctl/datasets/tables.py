@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -124,11 +125,12 @@ def _check_columns(path: Path, names: Sequence[str], required: Sequence[str]) ->
 def wrong_columns(path: Path, columns: Sequence[str], alternatives: Sequence[Sequence[str]]) -> DataError:
     """The error for a table that lacks the columns of every alternative."""
     listed = ", ".join(name[:40] for name in columns[:12]) + (", ..." if len(columns) > 12 else "")
+    example = f", such as --text-field {shlex.quote(columns[0][:40])}" if columns else ""
     return DataError(
         f"the columns are {listed or 'missing'}.",
         where=f"{path}:1",
-        remedy=f"They should be {' or '.join(','.join(names) for names in alternatives)}; another column can be given "
-        "with --text-field.",
+        remedy=f"They should be {' or '.join(','.join(names) for names in alternatives)}; `dlmctl data prepare` takes "
+        f"texts from another column with --text-field{example}.",
     )
 
 

@@ -31,7 +31,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".parquet")
 # The column name for files with one text per line.
 LINE = "line"
 STANDARD_INPUT = "standard input"
-
+HEADER_FIRST = "Line 1 is the header; remove a title above it."
 
 # Numbers that are written back in the same spelling, unlike ``007``, ``-0`` and ``1.50``.
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
@@ -246,10 +246,12 @@ def _spreadsheet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         surplus = next((cell for cell in row.pop(None, []) if cell.strip()), None)
         if surplus is not None:
             what = f"the row has more cells than there are columns: {readable(surplus, 60)!r} is in none."
-            raise DataError(what, where=where, remedy=f"Put a cell with a {separators} in it in double quotes.")
+            remedy = f"Put a cell with a {separators} in it in double quotes. {HEADER_FIRST}"
+            raise DataError(what, where=where, remedy=remedy)
         if unnamed and unnamed.strip():
             what = f"the column of {readable(unnamed, 60)!r} has no name in the header."
-            raise DataError(what, where=where, remedy="Name it, or leave it out, as pandas does with index=False.")
+            remedy = f"Name it, or leave it out, as pandas does with index=False. {HEADER_FIRST}"
+            raise DataError(what, where=where, remedy=remedy)
         yield number, row
 
 

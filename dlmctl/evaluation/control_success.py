@@ -24,6 +24,8 @@ from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.possible_draws import impossible_draws
 
+TARGET_LINES = 'Targets are JSON lines: sentences, {"words": ["A", "dog", "barks", "."]}, or parameters of the control.'
+
 
 def evaluate_control(
     control: Control[Any],
@@ -128,7 +130,7 @@ def read_targets(
         raise UserError(f"the control {name!r} is not checked by a tagger or parser.", where="--judge")
     judge_param = {} if judge is None else {"judge": judge}
     targets = []
-    for number, value in islice(json_lines(path), limit):
+    for number, value in islice(json_lines(path, TARGET_LINES), limit):
         try:
             record = _without_structure(value)
             target = kind.from_target({**record, **judge_param} if isinstance(record, dict) else record)

@@ -62,23 +62,31 @@ class ControlFor:
         self.counts = load_counts(pretrained.folder)
         self.built_in = [name for name in BUILT_IN if self.counts is not None or name not in COUNTED]
         self.words: list[str] = []
-        if self.tolerances:
-            needs_words(pretrained, "what `control_for` compares")
+        self.chooses = bool(self.tolerances) or recipe.unique
+        if self.chooses:
+            needs_words(pretrained, f"what `{'control_for' if self.tolerances else 'unique'}` compares")
             self.words = [word for word in alphabet_of(pretrained.tokenizer).words if word is not None]
         self.rows = {word: row for row, word in enumerate(self.words)}
         self._values: dict[object, Floats] = {}
         self._eligible: dict[object, Bools] = {}
         self._frames: dict[object, frozenset[str]] = {}
+        self._free = np.ones(len(self.words), bool)
+
+    def take(self, words: Iterable[str]) -> None:
+        """Leave these words, in any case, out of all further choices."""
+        taken = {word.casefold() for word in words}
+        self._free &= np.array([word.casefold() not in taken for word in self.words], bool)
+        self._frames.clear()
 
     def properties(self, index: int, word: str) -> dict[str, float | str | None]:
         """The known properties of a word in an item, rounded as they are shown."""
         names = [name for name in self.built_in if name in SHOWN or name in self.tolerances]
         properties: dict[str, float | str | None] = {name: built_in_property(word, name, self.counts) for name in names}
-        counted = {name: value for name, value in properties.items() if name in COUNTED}
+        counted = {name: built_in_property(word, name, self.counts) for name in self.built_in if name in COUNTED}
         for control in self.controls.values():
             properties |= properties_of(control, index, word)
         for name, value in counted.items():
-            if isinstance(value, float) and properties[name] == value:  # unless a user's table replaced it
+            if isinstance(value, float) and properties.get(name) == value:  # unless a user's table replaced it
                 properties[name] = round(value, 2)
         return properties
 
@@ -188,7 +196,7 @@ class ControlFor:
                 exchanged = Exchanged(self.words[row], *place, self.exchange.tags)
                 known[row] = not faults_of(self.controls[condition], index, exchanged)
             self._eligible[key] = known
-        within = self._eligible[key].copy()
+        within = self._eligible[key] & self._free
         for word in beside:
             near = np.zeros(len(within), bool)
             if word in self.rows:
@@ -201,8 +209,11 @@ class ControlFor:
         names."""
         key = self._params(index)
         if key not in self._values:
-            properties = [self.properties(index, word) for word in self.words]
-            self._values[key] = np.stack([self._column(name, properties) for name in self.tolerances], 1)
+            properties = [self.properties(index, word) for word in self.words] if self.tolerances else []
+            no_values = np.empty((len(self.words), 0))
+            self._values[key] = np.column_stack(
+                [no_values, *(self._column(name, properties) for name in self.tolerances)]
+            )
         return self._values[key]
 
     def _column(self, name: str, properties: Sequence[Properties]) -> Floats:

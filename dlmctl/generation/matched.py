@@ -111,12 +111,17 @@ def run_matched(
     run = _Run(recipe, pretrained, matching or matching_of(recipe, pretrained))
     best: dict[int, Item] = {}
     owners: dict[Texts, int] = {}
+    word_owners: dict[str, int] = {}
     for round_number in range(run.until.max_rounds):
         open_items = [index for index in range(recipe.samples) if index not in best or not best[index].passed]
         if progress is not None:
             progress(recipe.samples - len(open_items), recipe.samples)
+        if recipe.unique:
+            run.matching.take(word_owners)
         for attempt in run.draw_round(open_items, round_number) if open_items else []:
             item = _unless_duplicate(attempt, owners)
+            if recipe.unique:
+                item = _unless_shared(item, word_owners)
             if item.index not in best or _quality(item) > _quality(best[item.index]):
                 best[item.index] = item
     # An item that failed took all rounds, whichever round its best attempt is from.
@@ -162,9 +167,11 @@ class _Run:
             hold_exchanged(control, {index: places[index] for index in to_fill}, self.recipe.exchange.tags)
             # Use different noise from that of the text, or it would yield the same word again.
             held: list[Control[Any]] = [KeptWords.by_sample(kept)]
-            if self.recipe.control_for:
+            if self.matching.chooses:
                 choices = self._choices(name, to_fill, places, texts)
-                none_left = f"{name}: control_for: no word is within the tolerances"
+                none_left = f"{name}: unique: other items have all words"
+                if self.recipe.control_for:
+                    none_left = f"{name}: control_for: no word is within the tolerances"
                 faults = {index: none_left for index in to_fill if index not in choices} | faults
                 held.append(ExchangedWords.by_sample(choices))
                 to_fill = list(choices)
@@ -179,7 +186,7 @@ class _Run:
         """Draw the first text of items, with words for which the other conditions have some within the tolerances; if
         an item has no such text, any of its texts, which then fails."""
         control = self.controls[name]
-        if not self.recipe.control_for:
+        if not self.matching.chooses:
             return self._draw(indices, control, seed)
         held = [ExchangedWords.by_sample(self.matching.frames(name, indices))]
         drawn = self._fill(indices, held, control, seed).values() if indices else ()
@@ -215,7 +222,7 @@ class _Run:
         if not indices:
             return []
         # `until` applies to whole items, which the rounds of this run redraw.
-        recipe = self.recipe.model_copy(update={"seed": seed, "until": None})
+        recipe = self.recipe.model_copy(update={"seed": seed, "until": None, "unique": False})
         return draw_recipe(recipe, control, self.pretrained, self.prompt, samples=indices).samples
 
     def _fill(
@@ -282,6 +289,16 @@ def _unless_duplicate(item: Item, owners: dict[Texts, int]) -> Item:
         return item
     owner = owners.setdefault(tuple(tuple(sample.words) for sample in item.texts.values()), item.index)
     return item if owner == item.index else replace(item, why=f"the same texts as item {owner}")
+
+
+def _unless_shared(item: Item, owners: dict[str, int]) -> Item:
+    """Record the exchanged words of an item that passed; it fails if another item has one of them."""
+    words = [word for condition in item.texts for word in item.exchanged(condition)]
+    shared = next((word for word in words if owners.get(word.casefold(), item.index) != item.index), None)
+    if shared is not None:
+        return replace(item, why=item.why or f"item {owners[shared.casefold()]} has {shared!r}, too")
+    owners.update({word.casefold(): item.index for word in words if item.passed})
+    return item
 
 
 def _quality(item: Item) -> tuple[bool, int, float]:

@@ -91,19 +91,19 @@ class MatchedSets(Sequence[Item]):
         items = "1 item" if len(self.items) == 1 else f"{len(self.items)} items"
         return f"{items} in {self.seconds:.1f} s, {self.success:.0%} of them complete"
 
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """A row for each item, with the columns of the table that ``dlmctl matched`` writes. A property is a number, or
-        text for an item that exchanges several words."""
-        columns = columns_of(self)
-        return [{name: row.get(name) for name in columns} for row in rows_of(self, as_text=False)]
+    def to_dicts(self, *, long: bool = False) -> list[dict[str, Any]]:
+        """A row for each item, or in ``long`` tables for each text, with the columns of the table that ``dlmctl
+        matched`` writes. A property is a number, or text for an item that exchanges several words."""
+        columns = columns_of(self, long=long)
+        return [{name: row.get(name) for name in columns} for row in rows_of(self, long=long, as_text=False)]
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self, *, long: bool = False) -> Any:
         """A ``pandas.DataFrame`` of ``to_dicts``.
 
         Raises:
             UserError: pandas is not installed.
         """
-        return frame_of_rows(self.to_dicts(), columns_of(self))
+        return frame_of_rows(self.to_dicts(long=long), columns_of(self, long=long))
 
     def __repr__(self) -> str:
         """The items, and the totals."""

@@ -20,17 +20,19 @@ SEPARATOR = "; "
 BLANK = "___"
 
 
-def columns_of(sets: MatchedSets) -> list[str]:
+def columns_of(sets: MatchedSets, *, long: bool = False) -> list[str]:
     """The columns: item, each condition's text, then each condition's words and their properties, and the largest
-    difference in each property of ``control_for``."""
-    by_condition = ("word", *_property_names(sets), *_value_names(sets))
-    word_columns = [f"{name}_{column}" for name in sets.conditions for column in by_condition]
+    difference in each property of ``control_for``; in ``long`` tables those of one condition, which they name."""
+    by_condition = _columns_by_condition(sets)
     differences = [f"difference_{name}" for name in sets.control_for]
-    return ["item", *sets.conditions, *word_columns, *differences, "frame", "drawn", "rounds", "passed", "why"]
+    conditions = [*sets.conditions, *(f"{name}_{column}" for name in sets.conditions for column in by_condition)]
+    if long:
+        conditions = ["condition", "text", *by_condition]
+    return ["item", *conditions, *differences, "frame", "drawn", "rounds", "passed", "why"]
 
 
-def rows_of(sets: MatchedSets, *, as_text: bool = True) -> Iterator[dict[str, Any]]:
-    """A row for each item, by column.
+def rows_of(sets: MatchedSets, *, long: bool = False, as_text: bool = True) -> Iterator[dict[str, Any]]:
+    """A row for each item, or in ``long`` tables for each text, by column.
 
     Args:
         as_text: values as a table on disk has them; otherwise the property of a single word is a number.
@@ -51,7 +53,15 @@ def rows_of(sets: MatchedSets, *, as_text: bool = True) -> Iterator[dict[str, An
                 values = [word_properties.get(name) for word_properties in item.properties.get(condition, [])]
                 joined = SEPARATOR.join(map(_cell, values))
                 row[f"{condition}_{name}"] = joined if as_text or len(values) > 1 else next(iter(values), None)
-        yield row
+        for condition in sets.conditions if long else ():
+            own = {column: row[f"{condition}_{column}"] for column in _columns_by_condition(sets)}
+            yield row | {"condition": condition, "text": row[condition]} | own
+        if not long:
+            yield row
+
+
+def _columns_by_condition(sets: MatchedSets) -> list[str]:
+    return ["word", *_property_names(sets), *_value_names(sets)]
 
 
 def frame_of(item: Item) -> str:
@@ -82,20 +92,23 @@ def objects_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
         yield {"item": item.index, **about, "why": item.why, **differences, "conditions": conditions}
 
 
-def write_table(sets: MatchedSets, path: Path) -> None:
-    """Write the items as CSV, tab-separated values or one JSON object per line. The write is atomic.
+def write_table(sets: MatchedSets, path: Path, *, long: bool = False) -> None:
+    """Write the items as CSV, tab-separated values or one JSON object per line, or in ``long`` tables the texts. The
+    write is atomic.
 
     Raises:
         UserError: it cannot be written.
     """
+    columns = columns_of(sets, long=long)
     with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".jsonl":
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in objects_of(sets))
+            records = sets.to_dicts(long=True) if long else objects_of(sets)
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         else:
             delimiter = "\t" if path.suffix == ".tsv" else ","
-            writer = row_writer(file, columns_of(sets), delimiter)
+            writer = row_writer(file, columns, delimiter)
             writer.writeheader()
-            writer.writerows(rows_of(sets))
+            writer.writerows({name: row[name] for name in columns} for row in rows_of(sets, long=long))
 
 
 def _property_names(sets: MatchedSets) -> list[str]:

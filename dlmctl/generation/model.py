@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.user_files import one_version
@@ -71,7 +72,7 @@ class Model(Pretrained):
         check_traced(options.get("trace", False), sample_numbers(samples))
         with progress_or_bar(progress) as step_progress:
             generation = generate(control, model=self, samples=samples, progress=step_progress, **options)
-        return replace(generation, about={"seed": int(options.get("seed", 0)), "model": str(self.folder)})
+        return replace(generation, about={"seed": int(options.get("seed", 0)), "model": model_name(self.folder)})
 
     @_spelled_out
     def stream(
@@ -105,7 +106,7 @@ class Model(Pretrained):
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
         unit = "tokens" if isinstance(self.model, TokenLM) else "words"
         description = f"{self.model.family}, {size:.2f} M parameters, {len(self.tokenizer)} {unit}"
-        return f"Model({str(self.folder)!r}: {description})"
+        return f"Model({model_name(self.folder)!r}: {description})"
 
 
 def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:
@@ -181,7 +182,7 @@ def name_and_model(model: str | Path | Pretrained | None) -> tuple[str | None, P
     if model is None:
         return None, None
     check_model(model)
-    return (str(model.folder), model) if isinstance(model, Pretrained) else (str(model), None)
+    return (model_name(model.folder), model) if isinstance(model, Pretrained) else (str(model), None)
 
 
 def _target_rows(targets: Any) -> Any:

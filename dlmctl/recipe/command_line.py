@@ -10,8 +10,9 @@ from dlmctl.checkpoint.bundled import bundled_path
 from dlmctl.control.registry import find_control, offered_controls
 from dlmctl.control.user_files import beside, parse_reference, seen_from
 from dlmctl.errors import RecipeError, UserError
+from dlmctl.recipe.overrides import parse_option
 from dlmctl.recipe.placeholders import PLACEHOLDER
-from dlmctl.recipe.yaml_file import SettingsFile, parse
+from dlmctl.recipe.yaml_file import SettingsFile
 
 STANDARD_INPUT = "-"
 
@@ -22,10 +23,7 @@ def add_control(settings: dict[str, Any], entry: str, file: SettingsFile) -> Non
     Raises:
         RecipeError: it is not a valid entry, or the recipe's controls are not a list.
     """
-    try:
-        value, origin = parse(entry, "value")
-    except RecipeError as error:
-        raise RecipeError(f"{entry!r} is not YAML.", where="--control", remedy=error.remedy) from None
+    value, origin = parse_option(entry, "--control")
     if not isinstance(value, dict):
         what = f"a control is written as in a recipe, not {entry!r}."
         raise RecipeError(what, where="--control", remedy="For example 'length: {words: 14}'.")

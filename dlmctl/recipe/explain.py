@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -13,6 +15,7 @@ from dlmctl.recipe.yaml_file import Place, SettingsFile
 # Messages for types that have another name in YAML than in pydantic.
 _MESSAGES = {"model_type": "should be a mapping", "dict_type": "should be a mapping", "list_type": "should be a list"}
 _READ_AS = {bool: "true or false", type(None): "nothing", int: "a number", float: "a number"}
+_RANGE = re.compile(r"(\d{1,6})\s*(?:-|\u2013|to)\s*(\d{1,6})")
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -64,6 +67,7 @@ def explain(
     value = repr(first["input"])
     ending = "" if ", not " in message or len(value) > 60 else f", not {value}"
     remedy = _quoting_remedy(first, _spelled(file, place, inner), lambda word: _fits(model, settings, inner, word))
+    remedy = remedy or (_form_of(str(inner[0]), first, model) if len(inner) == 1 else None)
     return file.error(where, f"{head}{message}{ending}.", remedy)
 
 
@@ -86,6 +90,32 @@ def _quoting_remedy(fault: Any, written: str | None, fits: Callable[[str], bool]
         return None
     read_as = _READ_AS.get(type(fault["input"]), "a number")
     return f"YAML reads {written} as {read_as}; for the word, write it in quotes: '{written}'."
+
+
+def _form_of(name: str, fault: Any, model: type[BaseModel]) -> str | None:
+    """How a setting is written, if its value is a single one in place of a list or a mapping, or a range in place of a
+    number."""
+    field, kind, value = model.model_fields.get(name), fault["type"], fault["input"]
+    if kind in ("list_type", "too_short", "too_long") and field is not None and field.examples:
+        return f"For example `{name}: {json.dumps(field.examples[0])}`."
+    if kind == "model_type" and field is not None and not isinstance(value, dict | list):
+        forms = [(inner, key) for inner in _models_in(field.annotation) for key in inner.model_fields]
+        fitting = next((key for inner, key in forms if _is_valid(inner, {key: value})), None)
+        return None if fitting is None else f"Write `{name}: {{{fitting}: {value}}}`."
+    ends = _RANGE.fullmatch(str(value)) if kind.startswith("int_") else None
+    if ends is None or "tolerance" not in model.model_fields:
+        return None
+    least, most = sorted(map(int, ends.groups()))
+    middle, tolerance = (least + most) // 2, (most - least) // 2
+    return f"{middle - tolerance} to {middle + tolerance} is `{name}: {middle}, tolerance: {tolerance}`."
+
+
+def _is_valid(model: type[BaseModel], settings: Any) -> bool:
+    try:
+        parsed(model, settings)
+    except ValidationError:
+        return False
+    return True
 
 
 def _fits(model: type[BaseModel], settings: Any, inner: Place, word: str) -> bool:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from dlmctl.checkpoint.bundled import bundled_names, bundled_path
 from dlmctl.checkpoint.resolve import SCORER, resolve
-from dlmctl.control.registry import find_control
+from dlmctl.control.registry import find_control, offered_controls
 from dlmctl.control.user_files import one_version
 from dlmctl.datasets.readers import read_sources
 from dlmctl.errors import ModelError, RecipeError, UserError
@@ -25,12 +25,13 @@ from dlmctl.recipe.command_line import STANDARD_INPUT, add_control, anchored
 from dlmctl.recipe.explain import explain, parsed
 from dlmctl.recipe.legacy import update_legacy
 from dlmctl.recipe.matched import MatchedRecipe
+from dlmctl.recipe.overrides import overlay
 from dlmctl.recipe.placeholders import placeholders_in
 from dlmctl.recipe.readable import PythonSettings
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
 from dlmctl.recipe.settings import QUOTA_NEEDS_ALL, QUOTA_REMEDY, accepts_failures
 from dlmctl.recipe.stray_placeholders import refuse_stray, with_placeholders
-from dlmctl.recipe.yaml_file import SettingsFile, overlay, parse, read_limited, read_yaml
+from dlmctl.recipe.yaml_file import Place, SettingsFile, parse, read_limited, read_yaml
 
 # Sections that may be empty, which is the same as leaving them out.
 SECTIONS = ("controls", "sampler", "guidance")
@@ -52,7 +53,9 @@ def find_recipe(name: str) -> Path:
         return bundled
     if bundled is not None:
         raise RecipeError("there is no such file.", where=name, remedy=f"The bundled recipe is named {path.stem!r}.")
-    remedy = f"Bundled recipes: {', '.join(bundled_names('recipes'))}."
+    others = (path.parent / f"{path.stem}{suffix}" for suffix in (".yaml", ".yml"))
+    near = next((str(other) for other in others if _is_file(other)), None)
+    remedy = f"Did you mean {near!r}?" if near else f"Bundled recipes: {', '.join(bundled_names('recipes'))}."
     raise RecipeError("there is no such recipe file.", where=name or "''", remedy=remedy)
 
 
@@ -164,6 +167,7 @@ def _checked(value: Any, file: SettingsFile, overrides: Overrides) -> tuple[Reci
     update_legacy(value, file)
     _read_source(value, file)
     recipe_type = MatchedRecipe if "conditions" in value else Recipe
+    _refuse_misplaced_controls(value, recipe_type, file)
     if value.get("targets") is not None:
         value = with_placeholders(value, file)
     try:
@@ -180,6 +184,31 @@ def _checked(value: Any, file: SettingsFile, overrides: Overrides) -> tuple[Reci
     except Misplaced as misplaced:
         raise file.error(misplaced.place, misplaced.what, misplaced.remedy) from None
     return recipe, file
+
+
+def _refuse_misplaced_controls(settings: dict[str, Any], recipe_type: type[Recipe], file: SettingsFile) -> None:
+    """Refuse controls beside the settings, or under ``controls`` without dashes, with the way to write them."""
+    unknown = [name for name in settings if name not in recipe_type.model_fields]
+    offered = (*COMBINATIONS, *offered_controls()) if unknown else ()
+    stray = next((name for name in unknown if name in offered), None)
+    if stray is not None:
+        raise file.error(
+            (stray,), f"`{stray}` is a control.", f"Write it under `controls:`, with a dash: `- {stray}:`."
+        )
+    controls = settings.get("controls")
+    if isinstance(controls, dict) and controls:
+        what = f"should be a list, not a mapping of {', '.join(map(repr, controls))[:60]}."
+        raise _named_error(file, ("controls",), what, f"Each has a dash: `- {next(iter(controls))}:`.")
+    for number, entry in enumerate(controls if isinstance(controls, list) else ()):
+        if isinstance(entry, str):
+            what = f"a control is written `- name: parameters`, with a space after the colon, not {entry[:60]!r}."
+            raise _named_error(file, ("controls", number), what, "For example `- length: 9`.")
+
+
+def _named_error(file: SettingsFile, place: Place, what: str, remedy: str) -> RecipeError:
+    """The error for a fault at a place, with the name of the setting, unless the place says it already."""
+    name = ".".join(map(str, place))
+    return file.error(place, what if file.where(place) == name else f"{name}: {what}", remedy)
 
 
 def require_passing(recipe: Recipe, file: SettingsFile) -> None:

@@ -21,7 +21,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 class MatchedRecipe(Recipe):
     """A recipe whose samples are items: one text per condition, identical except for the exchanged words.
 
-    ``controls`` apply in every condition.
+    ``controls`` apply in every condition. No two items have the same texts; with ``unique``, no two have an exchanged
+    word in common.
     """
 
     conditions: dict[str, list[dict[str, Any]]] = Field(
@@ -75,15 +76,14 @@ class MatchedRecipe(Recipe):
             )
         return until
 
-    @field_validator("unique", "quota")
+    @field_validator("quota")
     @classmethod
-    def _not_for_matched_sets(cls, value: bool | Quota | None) -> bool | Quota | None:
-        if value:
+    def _not_for_matched_sets(cls, quota: Quota | None) -> Quota | None:
+        if quota is not None:
             raise ValueError(
-                "matched sets never repeat an item, and `samples` sets how many items are drawn; those that fail are "
-                "redrawn, up to `until.max_rounds` rounds; leave it out"
+                "`samples` says how many items are drawn, `until.max_rounds` how often those that fail; leave it out"
             )
-        return value
+        return quota
 
     def specs_of(self, condition: str) -> list[ControlSpec]:
         """The parsed entries that apply in a condition.

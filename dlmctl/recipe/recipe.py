@@ -150,7 +150,9 @@ class Recipe(ReadableSettings):
         json_schema_extra=_allow_boolean,
     )
     unique: StrictBool = Field(
-        default=False, description="no text twice, and none from the model's training text, if that is known"
+        default=False,
+        description="no text twice, and none from the model's training text, if that is known; for matched sets: no "
+        "exchanged word in two items",
     )
     until: Until | None = Field(default=None, description="redraw texts that are not good enough; the best are kept")
     candidates: StrictInt = Field(
@@ -267,7 +269,8 @@ def _spec(entry: Any, place: Place) -> ControlSpec:
     names = [key for key in entry if key != "weight"]
     if len(names) != 1:
         listed = ", ".join(map(repr, names)) or "none"
-        raise Misplaced(place, f"each list item holds one control (and perhaps `weight`), here: {listed}.")
+        remedy = "Each needs a dash of its own." if names else None
+        raise Misplaced(place, f"each list item holds one control (and perhaps `weight`), here: {listed}.", remedy)
     name, value, weight = names[0], entry[names[0]], entry.get("weight", 1.0)
     if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight <= MAX_WEIGHT:
         raise Misplaced((*place, "weight"), f"weight must be a number from 0 to {MAX_WEIGHT:.0f}, not {weight!r}.")
@@ -290,7 +293,7 @@ def _spec(entry: Any, place: Place) -> ControlSpec:
 def _combination(name: str, value: Any, weight: float, place: Place) -> ControlSpec:
     children = value if isinstance(value, list) else [value]
     if name == "not" and len(children) != 1:
-        raise Misplaced(place, "`not` takes one control.")
+        raise Misplaced(place, "`not` takes one control.", "For several: `not: {any: [..., ...]}`.")
     if not children:
         raise Misplaced(place, f"`{name}` needs controls inside.")
     is_list = isinstance(value, list)

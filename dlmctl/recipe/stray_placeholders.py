@@ -12,6 +12,7 @@ from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.yaml_file import SettingsFile
 
 PLACEHOLDER_SETTINGS = ("controls", "label", "source", "prompt")
+ITEM_BY_ITEM = "Give a control a list of parameter sets, one for each item: docs/cookbook.md, Word pairs of your own."
 
 
 def with_placeholders(settings: dict[str, Any], file: SettingsFile) -> dict[str, Any]:
@@ -21,8 +22,7 @@ def with_placeholders(settings: dict[str, Any], file: SettingsFile) -> dict[str,
         RecipeError: it is a recipe of matched sets, or a placeholder is where none is allowed.
     """
     if "conditions" in settings:
-        what, remedy = "this is a recipe of matched sets, which takes no targets.", "Run it with `dlmctl matched`."
-        raise file.error(("conditions",), what, remedy)
+        raise file.error(("targets",), "matched sets take no targets.", ITEM_BY_ITEM)
     quoted_settings = dict(settings)
     for name in PLACEHOLDER_SETTINGS[1:]:
         if name in settings:
@@ -61,10 +61,13 @@ def refuse_stray(recipe: Recipe, file: SettingsFile) -> None:
     Raises:
         RecipeError: there are some.
     """
-    if recipe.targets is not None or isinstance(recipe, MatchedRecipe):
+    if recipe.targets is not None:
         return
-    values = {name: getattr(recipe, name) for name in PLACEHOLDER_SETTINGS}
+    is_matched = isinstance(recipe, MatchedRecipe)
+    values = {name: getattr(recipe, name) for name in (*PLACEHOLDER_SETTINGS, *(("conditions",) if is_matched else ()))}
     for column, place in placeholders_in(values):
         what = f"{{{readable(column, 60)}}} is a placeholder, but the recipe has no targets to fill it from."
         remedy = "Pass a table (--targets FILE.csv, in Python targets=...), or name it under `targets:`."
+        if is_matched:
+            remedy = f"Matched sets take none. {ITEM_BY_ITEM}"
         raise file.error(place, what, remedy)

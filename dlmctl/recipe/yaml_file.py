@@ -6,16 +6,14 @@ It reads PyYAML's YAML 1.1, without features that settings do not need: keys are
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 import yaml
 from yaml.constructor import SafeConstructor
 
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, readable
 
 Place = tuple[str | int, ...]
 
@@ -24,10 +22,12 @@ MOST_CHARACTERS, MOST_VALUES, MOST_TEXT, MOST_DEPTH = 1_000_000, 200_000, 4_000_
 # Whole numbers must fit into 64 bits, wherever they are used.
 MOST_NUMBER = 2**63 - 1
 
-_NOT_YAML, _NO_CHARACTER = "not valid YAML", "an escape in double quotes is not a character."
+NOT_YAML, _NO_CHARACTER = "not valid YAML", "an escape in double quotes is not a character."
 _TAG = "tag:yaml.org,2002:"
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Quotation marks that word processors put around text; to YAML they are part of it.
+_TYPOGRAPHIC = re.compile("[“„«\u2018\u201a].*[”“»\u2019\u2018]", re.DOTALL)
 # Remedies for text that PyYAML misreads, by a phrase of its message.
 _REMEDIES = {
     "while scanning an alias": "Put a word that begins with * in quotes: '*'.",
@@ -35,6 +35,7 @@ _REMEDIES = {
     "found undefined alias": "Put a word that begins with * in quotes.",
     "cannot start any token": "Indent with spaces; put text that begins with such a character in quotes.",
     "mapping values are not allowed": "Put text that contains a colon and a space in quotes.",
+    "expected <block end>": "Begin the items of a list, and the keys of a mapping, in the same column.",
     "expected a single document": "A file holds one recipe.",
 }
 
@@ -126,14 +127,15 @@ class _Composer(yaml.SafeLoader):
         self.depth += 1
         self.count += 1
         if self.depth > MOST_DEPTH or self.count > MOST_VALUES:
-            fault = f"holds more than {MOST_VALUES:,} values" if self.count > MOST_VALUES else _too_deep()
+            fault = f"holds more than {MOST_VALUES:,} values" if self.count > MOST_VALUES else too_deep()
             raise yaml.MarkedYAMLError(problem=fault, problem_mark=self.get_mark())
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
 
-def _too_deep() -> str:
+def too_deep() -> str:
+    """The fault of settings that are nested deeper than ``MOST_DEPTH``."""
     return f"lists and mappings are nested more than {MOST_DEPTH} deep"
 
 
@@ -145,13 +147,13 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         message = f"{error.context or ''} {error.problem or ''}"
         remedy = next((remedy for phrase, remedy in _REMEDIES.items() if phrase in message), None)
         where = f"{name}:{error.problem_mark.line + 1}" if error.problem_mark else name
-        raise RecipeError(f"{_NOT_YAML}: {error.problem or error.context}.", where=where, remedy=remedy) from None
+        raise RecipeError(f"{NOT_YAML}: {error.problem or error.context}.", where=where, remedy=remedy) from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        what = f"{_NOT_YAML}: the character {chr(error.character)!r} is not allowed."
+        what = f"{NOT_YAML}: the character {chr(error.character)!r} is not allowed."
         raise RecipeError(what, where=f"{name}:{line}") from None
     except (ValueError, OverflowError):  # "\UFFFFFFFF"
-        raise RecipeError(f"{_NOT_YAML}: {_NO_CHARACTER}", where=f"{name}:{loader.line + 1}") from None
+        raise RecipeError(f"{NOT_YAML}: {_NO_CHARACTER}", where=f"{name}:{loader.line + 1}") from None
 
 
 class _Extent(NamedTuple):
@@ -188,7 +190,7 @@ def _measure(node: yaml.Node, name: str, known: dict[int, _Extent | None]) -> _E
             what = f"aliases multiply to more than {MOST_VALUES:,} values or {MOST_TEXT:,} characters."
             raise RecipeError(what, where=where)
         if depth > MOST_DEPTH:
-            raise RecipeError(f"{_too_deep()}.", where=where)
+            raise RecipeError(f"{too_deep()}.", where=where)
     known[id(node)] = measured = _Extent(values, characters, depth)
     return measured
 
@@ -234,6 +236,7 @@ class _Values:
             inner = _within(place, name)
             if inner is not None:
                 self.file.lines[inner] = key.start_mark.line + 1
+            self._refuse_decimal_comma(name, value, mapping)
             mapping[name] = self.value_of(value, inner)
         for value in merged:
             bases = value.value if isinstance(value, yaml.SequenceNode) else [value]
@@ -243,6 +246,12 @@ class _Values:
                     self._fault(value, "`<<` takes a mapping, or a list of mappings.")
                 mapping = {**base_mapping, **mapping}
         return mapping
+
+    def _refuse_decimal_comma(self, name: str, value: yaml.Node, before: dict[str, Any]) -> None:
+        """``{zipf: 0,2}`` has the key `2` without a value."""
+        number = next(reversed(before.values()), None)
+        if name.isdecimal() and isinstance(number, int) and isinstance(value, yaml.ScalarNode) and not value.value:
+            self._fault(value, f"a number has a point: {number}.{name}, not {number},{name}.")
 
     def _scalar(self, node: yaml.ScalarNode, place: Place | None) -> Any:
         tag, written = node.tag.removeprefix(_TAG), node.value
@@ -275,6 +284,9 @@ class _Values:
     def _text(self, node: yaml.ScalarNode) -> str:
         """The text of a node, with surrogate pairs (as in JSON escapes) joined."""
         text = str(node.value)
+        if node.style is None and _TYPOGRAPHIC.fullmatch(text):
+            what = f"the typographic quotation marks of {readable(text, 60)} are part of the text."
+            self._fault(node, what, "Write straight ones; if these belong to the text, put straight ones around it.")
         if "\0" in text:
             self._fault(node, "text cannot hold the character NUL.")
         if _SURROGATE.search(text):
@@ -294,56 +306,3 @@ class _Values:
 
 def _within(place: Place | None, step: str | int) -> Place | None:
     return None if place is None else (*place, step)
-
-
-def override(settings: dict[str, Any], setting: str, file: SettingsFile | None = None) -> Place:
-    """Set one ``key=value`` (key dotted, value YAML) in ``settings``, note it in ``file``, and return its place.
-
-    Raises:
-        RecipeError: it is not ``key=value``, or there is no such place.
-    """
-    key, separator, text = setting.partition("=")
-    if not separator or not key:
-        raise RecipeError(f"{setting!r} is not key=value.", where="--set", remedy="For example sampler.steps=20.")
-    try:
-        # @ names a file of sources, but plain YAML text cannot begin with it.
-        value, origin = parse(json.dumps(text) if key == "source" and text.startswith("@") else text, "value")
-    except RecipeError as error:
-        why = " is not a YAML value." if error.what.startswith(_NOT_YAML) else f": {error.what}"
-        raise RecipeError(f"{text!r}{why}", where=f"--set {key}", remedy=error.remedy) from None
-    *parents, last = key.split(".")
-    if len(parents) >= MOST_DEPTH:
-        raise RecipeError(_too_deep() + ".", where=f"--set {key}")
-    inner: Any = settings
-    place: list[str | int] = []
-    for parent in parents:
-        place.append(_step(inner, parent, place, key))
-        inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else inner[place[-1]]
-        if not isinstance(inner, dict | list):
-            raise RecipeError(f"{parent!r} is a value, not settings.", where=f"--set {key}", remedy=_set_whole(place))
-    place.append(_step(inner, last, place, key))
-    inner[place[-1]] = value
-    if file is not None:
-        file.overridden.append(tuple(place))
-        file.spelled.update({(*place, *inner_place): written for inner_place, written in origin.spelled.items()})
-    return tuple(place)
-
-
-def overlay(settings: dict[str, Any], overrides: Sequence[str], file: SettingsFile) -> None:
-    """Set each of ``overrides`` in ``settings``; see ``override``."""
-    for setting in overrides:
-        override(settings, setting, file)
-
-
-def _step(inner: dict[str, Any] | list[Any], step: str, place: Sequence[str | int], key: str) -> str | int:
-    """The key or index for ``step`` in ``inner``, which is at ``place``."""
-    if isinstance(inner, dict):
-        return step
-    if step.isdecimal() and len(step) < 10 and int(step) < len(inner):
-        return int(step)
-    what = f"{place[-1]!r} is a list of {len(inner)}, numbered from 0, and has no item {step!r}."
-    raise RecipeError(what, where=f"--set {key}", remedy=None if step.isdecimal() else _set_whole(place))
-
-
-def _set_whole(place: Sequence[str | int]) -> str:
-    return f"Set all of it: --set {'.'.join(map(str, place))}=..."

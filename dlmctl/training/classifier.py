@@ -199,7 +199,8 @@ def train_control(
         what = "this control is not counted for this model, and only counts can be added up."
         raise UserError(what, where="--add", remedy="Leave it out.")
     if out is None:
-        raise UserError("training needs a folder for the run.", where="--out", remedy="E.g. --out runs/pos.")
+        what = f"training for the model {pretrained.folder.name!r} needs a folder for the run."
+        raise UserError(what, where="--out", remedy="E.g. --out runs/pos; --model chooses another model.")
     folder = _folder_of_classifier(control, pretrained, name, sentences)
     return _train_classifier(control, pretrained, config, data, out, folder, arguments, resume=resume)
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlmctl.errors import UserError, did_you_mean
 from dlmctl.recipe.explain import explain
-from dlmctl.recipe.yaml_file import SettingsFile, overlay, parse, read_yaml
+from dlmctl.recipe.overrides import overlay
+from dlmctl.recipe.yaml_file import SettingsFile, parse, read_yaml
 
 T = TypeVar("T", bound=BaseModel)
 

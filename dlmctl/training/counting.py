@@ -51,9 +51,10 @@ def require_words_of(pretrained: Pretrained, data: Path) -> None:
     require_split(data, "train")
     if not same_encoding(load_vocabulary(data), pretrained.tokenizer):
         raise DataError(
-            "was prepared with a vocabulary other than the model's.",
+            f"was prepared with a vocabulary other than the model's ({pretrained.folder}).",
             where=str(data),
-            remedy="Prepare it again with the model's vocabulary (`dlmctl data prepare --vocabulary MODEL`).",
+            remedy="Choose the model that it was prepared for, or prepare it again (`dlmctl data prepare --vocabulary "
+            "MODEL`).",
         )
 
 

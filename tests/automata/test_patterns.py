@@ -97,6 +97,7 @@ def test_the_tree_of_a_pattern():
 
 def test_special_characters_are_literal_after_a_backslash():
     assert parse(r"\( \) \| \< \> \* \+ \? \{ \} \\", split_words) == Chain(tuple(map(Literal, r"()|<>*+?{}" + "\\")))
+    assert parse(".? (.)*", split_words).items == (Repeat(Literal("."), 0, 1), Repeat(Literal("."), 0, None))
     assert parse(r"\??", split_words) == Repeat(Literal("?"), 0, 1)
 
 
@@ -112,6 +113,8 @@ def test_special_characters_are_literal_after_a_backslash():
         ("a }", r"at character 3.*no repeat is open"),
         ("a* *", r"at character 4.*without a space"),
         ("a**", r"at character 3.*repeat of a repeat"),
+        ("The .* pub .", r"at character 5.*for any words write <any>\*"),
+        ("The .+", r"at character 5.*for any words write <any>\+"),
         ("is it ?", r"at character 7.*write \\\?"),
         ("coffee-shop?", r"at character 1.*3 words"),
         ("(a|)", r"at character 4.*words are missing"),

@@ -76,6 +76,19 @@ def test_piped_output_is_one_text_a_line(recipe):
     assert "3 texts in" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("tags", "options", "said"),
+    [
+        ("[X, X, X]", [], True),
+        ("[X, X, X]", ["--set", "until.max_rounds=1"], False),
+        ("['*', '*', '*']", [], False),
+    ],
+)
+def test_texts_that_fail_and_are_not_drawn_again_are_pointed_out(recipe, tags, options, said):
+    printed = run_here("generate", "--recipe", recipe, "--set", f"controls.0.pos.tags={tags}", *options).stderr
+    assert ("--quota draws until they pass" in printed) is said
+
+
 def test_quiet_output_is_the_texts_alone(recipe, tmp_path):
     run = dlmctl("generate", "--recipe", recipe, "-q")
     run_here("generate", "--recipe", recipe, "-q", "--out", tmp_path / "texts.txt")

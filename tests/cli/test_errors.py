@@ -54,6 +54,8 @@ def error_message(*arguments):
     ("options", "message"),
     [
         ("--recipe nope.yaml", "nope.yaml: there is no such recipe file. Bundled recipes: "),
+        ("--recipe good.yml", "good.yml: there is no such recipe file. Did you mean 'good.yaml'?"),
+        ("--recipe good", "good: there is no such recipe file. Did you mean 'good.yaml'?"),
         ("--recipe empty", "empty: there is no such recipe file."),
         ("--recipe " + "x" * 5000, "is not a valid file name."),
         ("-n 1000000000", "command line: samples: more than 100,000 texts"),
@@ -87,6 +89,14 @@ def error_message(*arguments):
         ("--quota --set until.satisfied=any", "command line: until.satisfied: a quota draws until all texts pass"),
         ("--model " + "x" * 300, "command line: " + "x" * 20),
         ("--model tyni", "command line: tyni: there is no such model. Did you mean 'tiny'?"),
+        (
+            '--set controls=[{"sentiment":"positive"}]',
+            "control 'sentiment'. Did you mean `classifier: {name: sentiment, ",
+        ),
+        (
+            '--model everyday --set controls=[{"classifier":"positive"}]',
+            "'positive' is a label of: sentiment. Write `name",
+        ),
         ("--model 12", "12: there is no such model."),
         ("--model null", "null: there is no such model."),
         ("--model empty", "empty: is not a model: config.json is missing."),
@@ -94,7 +104,7 @@ def error_message(*arguments):
         ("--model cut", "cut/model.safetensors: is damaged or cut short"),
         (
             "--model unguided",
-            "good.yaml:5: unguided: the control 'pos' has no weights for this model. Train them with `dlmctl train",
+            "good.yaml:5: unguided: the control 'pos' has no weights for this model. `model: e2e` has them. Train them",
         ),
         ("--set controls.0.pos.judge=nowhere", "nowhere: no tagger here: tagger.json is missing."),
         ("--out no/folder/x.txt", "no/folder: the folder does not exist. Make it first."),

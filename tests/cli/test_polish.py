@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from dlmctl import __version__
 from dlmctl.cli import _set_encodings, app, complete
-from dlmctl.cli.render import figure
+from dlmctl.cli.render import drawn_in, figure
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -151,6 +151,14 @@ def test_the_mark_of_a_text_that_does_not_pass_is_explained(capsys):
         print_generation(Generation([Sample(0, ["x"], "x", checks, np.zeros((1, 1)))], 1))
         printed = capsys.readouterr()
         assert ("!" in printed.out, "A ! after a score" in printed.err) == (shown, shown)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pace"), [(0.5, "in 0.5 s (6.0 a second)"), (3.0, "(1.0 a second)"), (67.3, "in 67.3 s (22.4 s each)")]
+)
+def test_slow_texts_have_a_time_each_and_not_none_a_second(seconds, pace):
+    assert drawn_in(3, 3, seconds).endswith(pace)
+    assert drawn_in(1, 1, 2.0) == "1 text in 2.0 s"
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])

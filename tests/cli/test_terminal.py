@@ -7,8 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from dlmctl.cli.generate import generate
+from dlmctl.cli.matched import matched
 from dlmctl.cli.render import counting, working
 from dlmctl.cli.render_texts import print_generation
+from dlmctl.errors import UserError
 from dlmctl.generation.results import Generation, Sample
 from dlmctl.text.terminal import is_in_cell, make_console, redraws, spinning
 from dlmctl.training.progress import TrainingProgress
@@ -52,6 +55,16 @@ def test_a_terminal_gets_colours_and_a_bar(monkeypatch, capsys):
     with counting("texts", quiet=False) as advance:
         advance(1, 2)
     assert "1/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [generate, matched])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_terminal_shows_that_a_command_has_started(monkeypatch, capsys, command, quiet):
+    """The recipe is only looked up once torch is imported, which takes more than a second."""
+    use_terminal(monkeypatch)
+    with pytest.raises(UserError, match="there is no such recipe"):
+        command(recipe="nowhere", quiet=quiet)
+    assert ("starting" in capsys.readouterr().err) is not quiet
 
 
 @pytest.mark.parametrize(

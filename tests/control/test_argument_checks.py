@@ -66,7 +66,7 @@ def test_a_weight_is_a_number_that_recipes_take_too(weight):
         (lambda: Length(wrods=4), "control 'length': there is no parameter 'wrods'. Did you mean 'words'?"),
         (lambda: Length.each([]), "control 'length': there are no sets of parameters."),
         (lambda: Length.each([{"words": 5}, {"words": "x"}]), "control 'length': words: Input should be a valid"),
-        (lambda: Pos("det noun"), "there is no UPOS tag 'det'. Did you mean 'DET'?"),
+        (lambda: Pos("dte noun"), "there is no UPOS tag 'dte'. Did you mean 'DET'?"),
         (lambda: AnyOf([]), "control 'any': needs controls inside."),
         (lambda: All([])(["a"]), "control 'all': needs controls inside."),
         (lambda: Length(4)("The dog ran ."), "control 'length': a text is given as a list of its words."),

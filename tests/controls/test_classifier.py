@@ -68,6 +68,9 @@ def test_classifiers_coexist_under_names(trained):
     with pytest.raises(ModelError, match=r"There are weights named kind: .* such as `name: kind`") as caught:
         Classifier(label="positive", name="kin").attach(trained)
     assert caught.value.setting == "name"
+    with pytest.raises(ModelError, match=r"'tavern' is a label of: kind\. Write `name: kind`\.") as caught:
+        Classifier(label="tavern", name="kin").attach(trained)
+    assert caught.value.setting == "name"
 
 
 @pytest.mark.parametrize("source", ["clsf", "no/where/clsf"])

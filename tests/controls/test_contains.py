@@ -5,6 +5,8 @@ import torch
 
 from controls import Avoid, Contains, Infill, Length
 from controls.contains import ContainsParams
+from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.control import warn_once
 from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
@@ -175,3 +177,22 @@ def test_thirty_words_take_no_longer_than_they_must(pretrained):
     words = pretrained.tokenizer.words(range(4, len(pretrained.tokenizer)))
     result = generate(Contains(*words) & Length(26), model=pretrained, samples=2, sampler=QUICK)
     assert result.success == 1.0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["Kitchen", "green"],
+            "contains: 'Kitchen' has a capital, as at the start of a sentence; 'kitchen' is 21",
+        ),
+        (["Kitchen", "Water", "May"], "contains: 'Kitchen', like 'Water', has a capital"),
+        (["Green", "May", "The", "TV", "Kitchen table"], None),
+    ],
+)
+def test_words_that_are_seldom_capitalised_are_pointed_out(words, said, caplog):
+    warn_once._warn.cache_clear()
+    Contains(words).attach(from_pretrained("everyday"))
+    assert [record.getMessage().removeprefix("dlmctl: ")[: len(said or "")] for record in caplog.records] == (
+        [said] if said else []
+    )

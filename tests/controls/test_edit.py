@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from controls import Avoid, Classifier, Contains, Edit, Length, Lexicon, Pattern
+from controls import Avoid, Classifier, Contains, Edit, Length, Lexicon, Pattern, Predicate
 from controls.edit import EditParams
 from controls.edit_distance import changes_between
 from controls.edit_drafts import Draft, draft_of
@@ -30,6 +30,15 @@ def changed(words, text):
 @pytest.fixture(scope="module")
 def everyday():
     return from_pretrained("everyday")
+
+
+def test_without_changes_a_text_is_only_checked(pretrained):
+    judged = Predicate(function=lambda text: ("quiet" in text, "read"))
+    result = drawn(pretrained, Edit(TEXT, 0) & judged, samples=2)
+    assert all(changed(sample.words, pretrained.tokenizer.split(TEXT)) == 0 for sample in result)
+    assert [sample.checks["check"].why for sample in result] == ["read", "read"]
+    assert result.success == 0.0
+    assert drawn(pretrained, ~Edit(TEXT, 0) & Edit(TEXT, 1), samples=4).success == 1.0
 
 
 @pytest.mark.parametrize("changes", [1, 3])
@@ -242,7 +251,7 @@ def test_what_cannot_be_is_said(pretrained, control, said):
         drawn(pretrained, control, samples=1)
 
 
-@pytest.mark.parametrize(("text", "changes"), [("", 1), (" ", 1), (TEXT, 0), (TEXT, 101)])
+@pytest.mark.parametrize(("text", "changes"), [("", 1), (" ", 1), (TEXT, -1), (TEXT, 101)])
 def test_parameters_that_mean_nothing_are_refused(text, changes):
     with pytest.raises(UserError):
         Edit(text, changes)

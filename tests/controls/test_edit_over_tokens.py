@@ -107,6 +107,13 @@ def test_every_text_is_an_edit_beside_any_other_control(other, kind, tolerance):
     assert result.success == 1.0, result.texts
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_changes_a_text_stays_as_it_is(kind):
+    model = model_of(kind)
+    (sample,) = generate(Edit(TEXT, 0), model=model, samples=1)
+    assert changes_between(model.tokenizer.split(TEXT), sample.words).total == 0
+
+
 @pytest.mark.parametrize("options", [{"steps": 4}, {"steps": None}, {"particles": 3}])
 def test_each_text_has_its_own_words_whatever_the_sampler(options):
     rows = [{"text": TEXT, "changes": 1}, {"text": "A quiet place.", "tolerance": 1}, {"text": "soup", "changes": 6}]

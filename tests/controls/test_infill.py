@@ -2,6 +2,7 @@ import pytest
 
 from controls import Infill, Length
 from controls.infill import InfillParams, parse_template
+from dlmctl.control import warn_once
 from dlmctl.control.automata.syntax import Literal, Repeat, WordClass
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
@@ -125,3 +126,14 @@ def test_a_sentence_satisfies_its_own_target():
     params = Infill.from_words(sentences)
     assert params[0].template == "Anna paints the ___{3} a river ."
     assert all(check.passed for check in Infill.each(params).verdicts(range(3), sentences))
+
+
+@pytest.mark.parametrize(
+    ("template", "warns"),
+    [("the old ___", True), ("the old ___.", False), ("___ is old", False), ("the old ___{1,3}", False)],
+)
+def test_a_last_blank_that_the_full_stop_fills_is_pointed_out(pretrained, template, warns, caplog):
+    warn_once._warn.cache_clear()
+    Infill(template).attach(pretrained)
+    said = "dlmctl: infill: the full stop fills the last blank of 'the old ___'; write `the old ___.` for a word."
+    assert [record.getMessage() for record in caplog.records] == [said] * warns

@@ -1,10 +1,12 @@
 import json
+import re
 
 import pytest
 import torch
 
 from controls.pos import Pos, PosParams, TagLabels
-from dlmctl.annotators.tagging import upos_tagger
+from dlmctl.annotators.tagging import OTHER_TAGS, upos_tagger
+from dlmctl.annotators.word_selection import Where
 from dlmctl.control.labels import LabelledText, refuse_unused_options
 from dlmctl.control.prepared import NO_ROOM
 from dlmctl.diffusion.layout import Layout
@@ -68,6 +70,29 @@ def test_pass_at_lowers_the_bar():
 def test_bad_tags_are_refused(tags):
     with pytest.raises(UserError):
         Pos(tags=tags)
+
+
+def test_tags_may_be_in_lower_case():
+    assert PosParams(tags="det noun|Propn * punct").tags == ["DET", "NOUN|PROPN", "*", "PUNCT"]
+    assert Where(tag="noun|verb").tags == {"NOUN", "VERB"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ("DT NN VBZ", "there is no UPOS tag 'DT'. In UPOS, 'DT' is DET, 'NN' is NOUN, 'VBZ' is AUX|VERB."),
+        ("PRON VERB in NOUN .", "there is no UPOS tag 'in'. In UPOS, 'in' is ADP|SCONJ, '.' is PUNCT."),
+        ("N V", "In UPOS, 'N' is NOUN, 'V' is VERB."),
+        ("NUON", "Did you mean 'NOUN'?"),
+    ],
+)
+def test_tags_of_the_penn_treebank_are_translated(tags, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PosParams(tags=tags)
+
+
+def test_what_stands_for_tags_of_other_schemes_is_understood():
+    assert all(PosParams(tags=tag).tags == [tag] for tag in OTHER_TAGS.values())
 
 
 def test_labels_cover_start_to_end():

@@ -78,7 +78,8 @@ def test_tables_with_a_text_column(file):
     (record,) = records(file("b.csv", 'text;label\n"A; mill";\n'))
     assert (record.text, record.fields) == ("A; mill", None)
     with pytest.raises(
-        DataError, match=r"the columns are a, b\..*or text; another column can be given with --text-field"
+        DataError,
+        match=r"the columns are a, b\..*or text; `dlmctl data prepare` takes texts from another",
     ):
         sniff(file("c.csv", "a,b\n1,2\n"))
     assert sniff(file("c.csv", "a,b\n1,2\n"), "b") == "csv"

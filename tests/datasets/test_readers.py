@@ -119,8 +119,15 @@ def test_files_that_cannot_be_used_are_said_with_their_line(file, tmp_path):
     assert "x.csv:1: the columns are a, b. They should be mr,ref or storyid" in fault(
         sniff, file("x.csv", "a,b\n1,2\n")
     )
+    assert "from another column with --text-field, such as --text-field Text." in fault(
+        sniff, file("up.csv", "Text;Label\nHi.;x\n")
+    )
     assert "x.jsonl:1: the first line is neither" in fault(sniff, file("x.jsonl", "hello\n"))
-    assert "latin.txt:2: is not UTF-8 (byte 0xe9)." in fault(records, file("latin.txt", b"ok\ncaf\xe9\n"), "text")
+    message = fault(records, file("latin.txt", b"ok\ncaf\xe9\n"), "text")
+    assert "latin.txt:2: is not UTF-8 (byte 0xe9)." in message
+    # Windows programs write Windows-1252, whose quotation marks (0x93) are control codes in Latin-1.
+    assert "Excel: `CSV UTF-8`" in message
+    assert "iconv -f cp1252 -t UTF-8 latin.txt" in message
     assert "binary: is" not in fault(sniff, file("binary", b"\x00\xff\x00"))
     assert "open.csv:2: is not CSV" in fault(records, file("open.csv", 'mr,ref\n"name[A]","A\nB is here.\n'), "e2e-csv")
     assert "y.csv:1: the columns are mr. They should be mr,ref" in fault(records, file("y.csv", "mr\nx\n"), "e2e-csv")

@@ -61,6 +61,9 @@ def test_files_that_hold_no_targets(targets, tmp_path):
         read_targets("pos", targets())
     with pytest.raises(DataError, match="no such file"):
         read_targets("pos", tmp_path / "missing.jsonl")
+    (tmp_path / "plain.txt").write_text("A dog barks.\n")
+    with pytest.raises(DataError, match=r"plain.txt:1: is not JSON .* Targets are JSON lines: sentences"):
+        read_targets("pos", tmp_path / "plain.txt")
 
 
 @pytest.mark.parametrize("record", [None, [1], "text", {"words": [1]}, {"words": "a b"}, {"words": ["a"] * 1001}])

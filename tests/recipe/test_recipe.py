@@ -1,6 +1,7 @@
 import pytest
 
 from controls.length import Length
+from dlmctl.control.warn_once import _warn
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.recipe.build import build_control
 from dlmctl.recipe.load import load_recipe, read_recipe
@@ -53,8 +54,22 @@ controls:
             "mine.yaml:3: unknown key 'tag'. Did you mean 'tags'?",
         ),
         (
-            "controls:\n  - pos: det noun\n",
-            "mine.yaml:2: controls.0.pos.tags: there is no UPOS tag 'det'. Did you mean 'DET'?",
+            "controls:\n  - pos: dte noun\n",
+            "mine.yaml:2: controls.0.pos.tags: there is no UPOS tag 'dte'. Did you mean 'DET'?",
+        ),
+        (
+            "controls:\n  - length: 8-10\n",
+            "mine.yaml:2: controls.0.length.words: input should be a valid integer, not '8-10'. 8 to 10 is `words: 9, "
+            "tolerance: 1`.",
+        ),
+        (
+            "controls:\n  - syllables: {number: 5 to 8}\n",
+            "mine.yaml:2: controls.0.syllables.number: input should be a valid integer, not '5 to 8'. 5 to 7 is "
+            "`number: 6, tolerance: 1`.",
+        ),
+        (
+            "controls:\n  - surprisal: {word: tea, nats: 1}\n",
+            "mine.yaml:2: controls.0.surprisal.nats: should be a list, not 1. For example `nats: [null, 1.5]`.",
         ),
         ("controls:\n  - {pos: {tags: [DET]}, weight: heavy}\n", "mine.yaml:2: weight must be a number"),
         ("controls:\n  - weight: 1\n", "mine.yaml:2: each list item holds one control"),
@@ -89,7 +104,31 @@ controls:
         ("batch_size: 1000000\n", "mine.yaml:1: batch_size: input should be less than or equal to 65536"),
         ("until: {max_rounds: 1001}\n", "mine.yaml:1: until.max_rounds: input should be less than or equal to 1000"),
         ("device: xla\n", "mine.yaml:1: device: device 'xla' cannot be used; use auto, cpu, cuda, cuda:1 or mps."),
-        ("controls: {length: {words: 3}}\n", "mine.yaml:1: controls: should be a list"),
+        (
+            "controls: {length: {words: 3}}\n",
+            "mine.yaml:1: controls: should be a list, not a mapping of 'length'. Each has a dash: `- length:`.",
+        ),
+        ("controls:\n- length:9\n", "mine.yaml:2: controls.0: a control is written `- name: parameters`, with a space"),
+        (
+            "samples: 3\nlength: 9\n",
+            "mine.yaml:2: `length` is a control. Write it under `controls:`, with a dash: `- length",
+        ),
+        ("not: [length: 9]\n", "mine.yaml:1: `not` is a control. Write it under `controls:`"),
+        (
+            "controls:\n- length: 9\n  contains: tea\n",
+            "mine.yaml:2: each list item holds one control (and perhaps `weight`), here: 'length', 'contains'. "
+            "Each needs a dash",
+        ),
+        (
+            "controls:\n- length: 9\n contains: tea\n",
+            "mine.yaml:3: not valid YAML: expected <block end>, but found '<block mapping start>'. Begin the items",
+        ),
+        ("until: all\n", "mine.yaml:1: until: should be a mapping, not 'all'. Write `until: {satisfied: all}`."),
+        ("quota: 20\n", "mine.yaml:1: quota: should be a mapping, not 20. Write `quota: {attempts: 20}`."),
+        (
+            "controls:\n- lexicon: {where: 2, letters: 3}\n",
+            "mine.yaml:2: controls.0.lexicon.where: should be a mapping, not 2. Write `where: {place: 2}`.",
+        ),
         ("controls:\n  - length: []\n", "mine.yaml:2: `length` has an empty list of parameter sets."),
         ("controls:\n  - any: []\n", "mine.yaml:2: `any` needs controls inside."),
         (
@@ -318,3 +357,26 @@ def test_the_name_of_a_bundled_model_is_no_path(tmp_path):
     recipe, _ = load_recipe(str(tmp_path / "mine.yaml"))
     assert recipe.model == "e2e"
     assert recipe.targets == str(tmp_path / "nowhere.csv")  # a file that is missing is missed there
+
+
+@pytest.mark.parametrize(
+    ("entry", "warns"),
+    [
+        ("contains: tea, milk", True),
+        ("avoid: tea; milk", True),
+        ("contains: green tea", False),
+        ("contains: [tea, milk]", False),
+        ('contains: ["Well, I"]', False),
+        ("pos: DET,NOUN", False),
+        ("infill: Well, I ___ .", False),
+    ],
+)
+def test_commas_in_a_single_phrase_are_pointed_out(entry, warns, caplog):
+    _warn.cache_clear()
+    read_recipe(f"controls:\n- {entry}\n", "mine.yaml")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == (
+        [f"dlmctl: {entry.split(': ')[1]!r} is taken as one phrase, with its punctuation; several are [tea, milk]."]
+        if warns
+        else []
+    )

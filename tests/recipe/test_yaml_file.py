@@ -1,7 +1,8 @@
 import pytest
 
 from dlmctl.errors import RecipeError
-from dlmctl.recipe.yaml_file import MOST_CHARACTERS, MOST_DEPTH, override, parse
+from dlmctl.recipe.overrides import override
+from dlmctl.recipe.yaml_file import MOST_CHARACTERS, MOST_DEPTH, parse
 
 
 def fault(text):
@@ -125,6 +126,12 @@ def test_aliases_do_not_hide_depth():
         ),
         ("tags: [DET, *, AUX]\n", "mine.yaml:1: not valid YAML: expected alphabetic"),
         (
+            "words:\n- “tea”\n",
+            "mine.yaml:2: the typographic quotation marks of “tea” are part of the text. Write straight ones;",
+        ),
+        ("a: „Der ___ .“\n", "mine.yaml:1: the typographic quotation marks of „Der ___ .“"),
+        ("a: {letters: 1, zipf: 0,2}\n", "mine.yaml:1: a number has a point: 0.2, not 0,2."),
+        (
             "a: b: c\n",
             "mine.yaml:1: not valid YAML: mapping values are not allowed here. Put text that contains a colon",
         ),
@@ -132,6 +139,14 @@ def test_aliases_do_not_hide_depth():
 )
 def test_faults_are_one_line_with_their_place(text, said):
     assert fault(text).startswith(said)
+
+
+def test_quotation_marks_that_belong_to_a_text_and_keys_without_a_value_are_kept():
+    assert parse('a: "“tea”"\nb: “tea” and “coffee”, he said\n', "mine.yaml")[0] == {
+        "a": "“tea”",
+        "b": "“tea” and “coffee”, he said",
+    }
+    assert parse("{a: x, 2}", "mine.yaml")[0] == {"a": "x", "2": None}
 
 
 def test_a_lone_asterisk_is_explained():

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from controls import Pos, Semantic
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
+from dlmctl.cli import app
 from dlmctl.control.catalogue import find_plugin
 from dlmctl.control.evidence.table import load_table
 from dlmctl.datasets.dataset import load_vocabulary
@@ -23,6 +25,10 @@ from dlmctl.training.config import LoopConfig
 LOOP = LoopConfig(steps=1)
 # Twenty times each, as words and tags.
 SENTENCES = [("the cat sleeps .", "DET NOUN VERB PUNCT"), ("a dog barks .", "DET NOUN VERB PUNCT")]
+TONES = [("My {} is broken.", "complaint"), ("I love this {}.", "praise")]
+NOUNS = (
+    "phone lamp coat car book clock table chair bed house door shirt dress bike boat bag hat ring watch radio".split()
+)
 
 
 def conllu(sentences):
@@ -126,8 +132,21 @@ def test_a_bundled_model_is_not_written_into(data):
 
 
 def test_a_classifier_needs_a_folder_for_its_run(pretrained, data):
-    with pytest.raises(UserError, match="--out: training needs a folder for the run"):
+    with pytest.raises(UserError, match=r"--out: training for the model 'tiny' needs a folder for the run.*--model"):
         train_control(Pos, pretrained, LOOP, data, None)
+
+
+def test_the_command_says_how_good_the_judge_is_and_how_a_recipe_names_the_label(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    rows = [{"text": text.format(n), "tone": tone} for text, tone in TONES for n in NOUNS]
+    (tmp_path / "tones.jsonl").write_text("".join(map("{}\n".format, map(json.dumps, rows))))
+    prepare = ["data", "prepare", tmp_path / "tones.jsonl", "--vocabulary", "everyday", "--out", tmp_path / "tones"]
+    train = ["train", "control", "classifier", "--data", tmp_path / "tones", "--label", "tone", "--name", "tone"]
+    for command in (prepare, [*train, "--model", "everyday"]):
+        run = CliRunner().invoke(app, list(map(str, command)))
+        assert run.exit_code == 0, run.stderr
+    assert "its judge is right on 100% of 1 held-out texts with a label" in run.stdout
+    assert "in a recipe: classifier: {label: ..., name: tone}" in run.stdout
 
 
 def test_what_would_not_be_found_is_not_trained(pretrained, data, tmp_path):

@@ -163,6 +163,9 @@ class _Parser:
         if self.previous.kind not in ("text", "name", "close"):
             rule = "a repeat follows a word, class or group directly, without a space"
             raise self._error(token.at, f"{rule}; for the character itself write \\{token.text[0]}")
+        if self.previous.text == "." and token.text in ("*", "+"):
+            any_words = f"this repeats full stops; for any words write <any>{token.text}"
+            raise self._error(self.previous.at, f"{any_words}, for full stops (.){token.text}")
         if self.previous.kind == "text" and len(self.words) > 1:
             raise self._error(
                 self.previous.at,
