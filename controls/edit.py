@@ -103,7 +103,7 @@ class Edit(WordControl[EditParams]):
         for words, params, draw, layout in zip(texts, batch.params, batch.draws, batch.layouts, strict=True):
             is_whole = batch.unwanted or layout.sizes_open
             held = frozenset[int]() if is_whole else held_places(len(words), params.changes, draw)
-            requirements.append(requirement_of(words, params, held))
+            requirements.append(requirement_of(words, params, held)._replace(written=(params.text,)))
         return exact_control(batch, requirements)
 
     def check(self, params: EditParams, words: Sequence[str]) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable, Sequence
 from functools import cached_property, lru_cache
 
@@ -30,6 +31,7 @@ from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.tokens import plain_words
+from dlmctl.text.written_spaces import Spaces, spaces_between
 
 
 class ExactTokens(ExactRows[Requirement]):
@@ -100,7 +102,7 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
         RecipeError: there is no such text, or the tokenizer cannot spell a word that the text needs.
         TooLarge: its automaton would be too large.
     """
-    key = (tokenizer, *((required.name, required.key) for required in requirements))
+    key = (tokenizer, *((required.name, required.key, required.written) for required in requirements))
     language = _cache.pop(key, None) or _token_language(tokenizer, requirements)
     _cache[key] = language  # the last one
     # Threads may draw side by side: a copy is not changed while it is read.
@@ -115,8 +117,18 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
 
 
 def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    """``token_language``, with the spaces of the recipe unless there is no such text."""
+    spaces = spaces_between([text for required in requirements for text in required.written], tokenizer.respelled)
+    if spaces:
+        with contextlib.suppress(RecipeError):
+            return _language_with(spaces, tokenizer, requirements)
+    return _language_with({}, tokenizer, requirements)
+
+
+def _language_with(spaces: Spaces, tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    """``token_language``, with these spaces between words."""
     about_words = [required for required in requirements if required.over_tokens is None]
-    spelled = [(_joined_names(about_words), _spelled_language(tokenizer, about_words))] if about_words else []
+    spelled = [(_joined_names(about_words), _spelled_language(tokenizer, about_words, spaces))] if about_words else []
     try:
         return _intersected(spelled, tokenizer, requirements)
     except TooLarge:
@@ -151,7 +163,9 @@ def _intersected(
     return joint
 
 
-def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+def _spelled_language(
+    tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement], spaces: Spaces
+) -> Automaton:
     """The language of requirements on words, spelled out in tokens; it may be empty."""
     units, name = _units(tokenizer), _joined_names(requirements)
     for required in requirements:
@@ -162,7 +176,7 @@ def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Re
     has_phrases = any(required.phrases for required in requirements)
     for language in (_in_any_order, _in_given_order) if has_phrases else (_in_any_order,):
         try:
-            return lifted(Spelled(language(requirements, alphabet), alphabet, characters), units)
+            return lifted(Spelled(language(requirements, alphabet), alphabet, characters, spaces), units)
         except TooLarge as error:
             size_error = error
         except RecipeError as error:
@@ -213,6 +227,7 @@ def _negation(row: Sequence[Requirement]) -> Requirement:
     """The requirement that a text does not satisfy all of ``row``."""
     name = f"not {_joined_names(row)}"
     key = ("not", *((required.name, required.key) for required in row))
+    row = [required._replace(written=()) for required in row]  # a violation is about words alone
     if any(required.over_tokens is not None for required in row):
         return Requirement(name, key, over_tokens=lambda tokenizer: complement(token_language(tokenizer, row)))
     words = tuple(word for required in row for word in required.words)
