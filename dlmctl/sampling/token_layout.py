@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlmctl.control.automata import (
     ExactTokens,
@@ -29,7 +28,6 @@ from dlmctl.text.tokenizer import Tokenizer
 
 # Length of the masked text from which token frequencies are estimated.
 MARGINAL_TOKENS = 32
-_MARGINALS: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 
 
 def word_count_parts(control: Control[Any], batch: BatchContext[Any], parts: Sequence[Part]) -> list[Part]:
@@ -105,9 +103,14 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part], most: int | 
 @torch.no_grad()
 def _marginals(model: MaskedModel, vocabulary: Tokenizer) -> Tensor:
     """Log-probability ``[V]`` of each token, as the model predicts for a fully masked text."""
-    if model not in _MARGINALS:
+    if model.marginals is None:
         count = min(MARGINAL_TOKENS, model.config.length - SPECIAL)
         canvas = [vocabulary.start_id, *[model.mask_id] * count, vocabulary.end_id]
         logits = model.logits(torch.tensor([canvas], device=model.embeddings.device))[0, 1:-1].float()
-        _MARGINALS[model] = logits.log_softmax(-1).logsumexp(0) - torch.tensor(float(count)).log()
-    return _MARGINALS[model]
+        model.marginals = mean_log_probs(logits)
+    return model.marginals
+
+
+def mean_log_probs(logits: Tensor) -> Tensor:
+    """The log of the mean probabilities ``[V]`` of ``logits [N, V]``."""
+    return logits.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(logits))).log()
