@@ -55,7 +55,12 @@ Judge = Annotated[
     ),
 ]
 Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the model's own scorer.")]
-Prompt = Annotated[str | None, typer.Option(help="Text to answer or to continue (models over tokens).")]
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Text to answer or to continue (models over tokens); repeatable, the texts take the prompts in turn."
+    ),
+]
 Samples = Annotated[int | None, typer.Option("-n", "--samples", help="Number of texts.")]
 Seed = Annotated[int | None, typer.Option(help="Random seed: the same seed gives the same texts.")]
 Preset = Annotated[PresetName | None, typer.Option(help="Sampler and guidance settings that the recipe leaves open.")]
