@@ -166,7 +166,7 @@ def requirement_of(words: tuple[str, ...], params: EditParams, held: frozenset[i
     else:
         language = partial(exchanged, words=words, changes=params.changes, held=held)
     key = words, params.changes, params.tolerance, held
-    return Requirement(Edit.name, key, tuple(dict.fromkeys(words)), language)
+    return Requirement(Edit.name, key, tuple(dict.fromkeys(words)), language, stands_alone=not params.tolerance)
 
 
 def _drafts(

@@ -31,7 +31,7 @@ from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.tokens import plain_words
-from dlmctl.text.written_spaces import Spaces, spaces_between
+from dlmctl.text.written_spaces import spaces_between
 
 
 class ExactTokens(ExactRows[Requirement]):
@@ -118,17 +118,27 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
 
 def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
     """``token_language``, with the spaces of the recipe unless there is no such text."""
-    spaces = spaces_between([text for required in requirements for text in required.written], tokenizer.respelled)
-    if spaces:
-        with contextlib.suppress(RecipeError):
-            return _language_with(spaces, tokenizer, requirements)
-    return _language_with({}, tokenizer, requirements)
+    try:
+        return _language_as_written(tokenizer, requirements)
+    except RecipeError:
+        if not any(required.written for required in requirements):
+            raise
+    return _language_as_written(tokenizer, [required._replace(written=()) for required in requirements])
 
 
-def _language_with(spaces: Spaces, tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
-    """``token_language``, with these spaces between words."""
+def _language_as_written(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
     about_words = [required for required in requirements if required.over_tokens is None]
-    spelled = [(_joined_names(about_words), _spelled_language(tokenizer, about_words, spaces))] if about_words else []
+    # Phrases may need to be in one order.
+    phrases = [required for required in about_words if required.phrases]
+    groups = [phrases] * bool(phrases) + [[required] for required in about_words if not required.phrases]
+    if len(groups) > 1 and all(required.stands_alone for required in about_words):
+        # Spelled out alone, the same requirement serves beside others, and a product of small automata takes less time.
+        others = [required for required in requirements if required.over_tokens is not None]
+        # Where that is too large, together they may be smaller; where there is no text, more is known about why.
+        with contextlib.suppress(RecipeError):
+            apart = [(_joined_names(group), token_language(tokenizer, group)) for group in groups]
+            return _intersected(apart, tokenizer, others)
+    spelled = [(_joined_names(about_words), _spelled_language(tokenizer, about_words))] if about_words else []
     try:
         return _intersected(spelled, tokenizer, requirements)
     except TooLarge:
@@ -163,14 +173,13 @@ def _intersected(
     return joint
 
 
-def _spelled_language(
-    tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement], spaces: Spaces
-) -> Automaton:
+def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
     """The language of requirements on words, spelled out in tokens; it may be empty."""
     units, name = _units(tokenizer), _joined_names(requirements)
     for required in requirements:
         if required.needs_words:
             _require_spellable(required.words, units, required.name)
+    spaces = spaces_between([text for required in requirements for text in required.written], tokenizer.respelled)
     alphabet = alphabet_for(sorted({word for required in requirements for word in required.words}))
     characters, size_error = characters_for(units), TooLarge("")
     has_phrases = any(required.phrases for required in requirements)
