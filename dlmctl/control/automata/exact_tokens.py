@@ -90,9 +90,10 @@ def _ended(language: Automaton, vocabulary: Tokenizer) -> Automaton:
     return ended(language, vocabulary.end_id, vocabulary.pad_id)
 
 
-# The languages that were asked for last, and the most cells of their tables and classes: half a gigabyte.
-_cache: dict[tuple[Hashable, ...], Automaton] = {}
-_CACHED_CELLS = 1 << 26
+# The languages that were asked for last, or why there are none. Limits on how many there are, and on the cells of their
+# tables and classes: half a gigabyte.
+_cache: dict[tuple[Hashable, ...], Automaton | RecipeError] = {}
+_CACHED, _CACHED_CELLS = 1 << 10, 1 << 26
 
 
 def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
@@ -103,17 +104,32 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
         TooLarge: its automaton would be too large.
     """
     key = (tokenizer, *((required.name, required.key, required.written) for required in requirements))
-    language = _cache.pop(key, None) or _token_language(tokenizer, requirements)
+    language = _cache.pop(key, None) or _language_or_fault(tokenizer, requirements)
     _cache[key] = language  # the last one
     # Threads may draw side by side: a copy is not changed while it is read.
     kept = list(_cache.items())
-    cells = sum(each.table.size + each.classes.size for _, each in kept)
-    for oldest, each in kept[:-1]:
-        if cells <= _CACHED_CELLS:
+    cells = sum(_cells_of(each) for _, each in kept)
+    for count, (oldest, each) in enumerate(kept[:-1]):
+        if cells <= _CACHED_CELLS and len(kept) - count <= _CACHED:
             break
-        cells -= each.table.size + each.classes.size
+        cells -= _cells_of(each)
         _cache.pop(oldest, None)
+    if isinstance(language, RecipeError):
+        raise type(language)(language.what, where=language.where, remedy=language.remedy)
     return language
+
+
+def _cells_of(language: Automaton | RecipeError) -> int:
+    return 0 if isinstance(language, RecipeError) else language.table.size + language.classes.size
+
+
+def _language_or_fault(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton | RecipeError:
+    """The language, or why there is none: what is too large takes long to find out, and each draw asks again."""
+    try:
+        return _token_language(tokenizer, requirements)
+    except RecipeError as error:
+        # A new one, since the traceback holds all that was built.
+        return type(error)(error.what, where=error.where, remedy=error.remedy)
 
 
 def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
