@@ -31,7 +31,7 @@ from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.tokens import plain_words
-from dlmctl.text.written_spaces import spaces_between
+from dlmctl.text.written_spaces import Spaces, spaces_between
 
 
 class ExactTokens(ExactRows[Requirement]):
@@ -137,7 +137,7 @@ def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requ
     try:
         return _language_as_written(tokenizer, requirements)
     except RecipeError:
-        if not any(required.written for required in requirements):
+        if not _spaces(tokenizer, requirements):
             raise
     return _language_as_written(tokenizer, [required._replace(written=()) for required in requirements])
 
@@ -195,9 +195,9 @@ def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Re
     for required in requirements:
         if required.needs_words:
             _require_spellable(required.words, units, required.name)
-    spaces = spaces_between([text for required in requirements for text in required.written], tokenizer.respelled)
     alphabet = alphabet_for(sorted({word for required in requirements for word in required.words}))
     characters, size_error = characters_for(units), TooLarge("")
+    spaces = _spaces(tokenizer, requirements)
     has_phrases = any(required.phrases for required in requirements)
     for language in (_in_any_order, _in_given_order) if has_phrases else (_in_any_order,):
         try:
@@ -207,6 +207,11 @@ def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Re
         except RecipeError as error:
             raise type(error)(error.what, where=error.where or name, remedy=error.remedy) from None
     raise RecipeError(size_error.what, where=name, remedy=size_error.remedy)
+
+
+def _spaces(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Spaces:
+    """The spaces between named words that the recipe settles."""
+    return spaces_between([text for required in requirements for text in required.written], tokenizer.respelled)
 
 
 @lru_cache(maxsize=2)
