@@ -36,14 +36,17 @@ def word_count_parts(control: Control[Any], batch: BatchContext[Any], parts: Seq
     inexact = [each for each, part in pairs if not isinstance(part.prepared, ExactTokens)]
     rows: list[list[Requirement]] = []
     for draw in batch.draws:
-        ranges = [count_range for each in inexact if (count_range := each.range_of(draw.sample)) is not None]
+        by_control = [(each.name, each.range_of(draw.sample)) for each in inexact]
+        named = [(name, count_range) for name, count_range in by_control if count_range is not None]
+        ranges = [count_range for _, count_range in named]
         low, high = max((fewest for fewest, _ in ranges), default=0), min((most for _, most in ranges), default=0)
         if low > high:
             what = f"the controls contradict each other: one needs at least {low} words, another at most {high}."
             raise UnsatisfiableError(what, where=f"sample {draw.sample}")
         # More words than the model has positions are no bound, and none keeps the automaton small.
         most = high if high < batch.model.config.length else None
-        rows.append([required_length(low, most)] if ranges else [])
+        names = " and ".join(dict.fromkeys(name for name, _ in named))
+        rows.append([required_length(low, most)._replace(name=names)] if ranges else [])
     return [Part("length", 1.0, ExactTokens(batch, rows))] if any(rows) else []
 
 
