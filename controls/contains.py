@@ -56,10 +56,12 @@ class Contains(WordControl[ContainsParams]):
         return _fewest_words(self.phrases(params, self.forms[0])), ANY_NUMBER
 
     def prepare(self, batch: BatchContext[ContainsParams]) -> Prepared:
-        rows = [tuple(map(tuple, self.phrases(params, self.forms[0]))) for params in batch.params]
-        return exact_control(
-            batch, [Requirement(self.name, row, tuple(itertools.chain(*row)), phrases=row) for row in rows]
-        )
+        return exact_control(batch, [self._requirement(params) for params in batch.params])
+
+    def _requirement(self, params: ContainsParams) -> Requirement:
+        phrases = tuple(map(tuple, self.phrases(params, self.forms[0])))
+        words = tuple(itertools.chain(*phrases))
+        return Requirement(self.name, phrases, words, phrases=phrases, written=tuple(params.words))
 
     def check(self, params: ContainsParams, words: Sequence[str]) -> Check:
         """The share of the phrases that occur."""

@@ -103,7 +103,7 @@ class Edit(WordControl[EditParams]):
         for words, params, draw, layout in zip(texts, batch.params, batch.draws, batch.layouts, strict=True):
             is_whole = batch.unwanted or layout.sizes_open
             held = frozenset[int]() if is_whole else held_places(len(words), params.changes, draw)
-            requirements.append(requirement_of(words, params, held))
+            requirements.append(requirement_of(words, params, held)._replace(written=(params.text,)))
         return exact_control(batch, requirements)
 
     def check(self, params: EditParams, words: Sequence[str]) -> Check:
@@ -166,7 +166,7 @@ def requirement_of(words: tuple[str, ...], params: EditParams, held: frozenset[i
     else:
         language = partial(exchanged, words=words, changes=params.changes, held=held)
     key = words, params.changes, params.tolerance, held
-    return Requirement(Edit.name, key, tuple(dict.fromkeys(words)), language)
+    return Requirement(Edit.name, key, tuple(dict.fromkeys(words)), language, stands_alone=not params.tolerance)
 
 
 def _drafts(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.automata import exact_control, pattern_requirement
+from dlmctl.control.automata import Requirement, exact_control, pattern_requirement
 from dlmctl.control.automata.syntax import Node, word_range
 from dlmctl.control.base import Control
 from dlmctl.control.check import Check
@@ -123,6 +123,13 @@ class TreeControl(WordControl[P]):
         return max(1, least), ANY_NUMBER if most is None else most
 
     def prepare(self, batch: BatchContext[P]) -> Prepared:
-        return exact_control(
-            batch, [pattern_requirement(self.name, self.tree(params, self.split)) for params in batch.params]
-        )
+        return exact_control(batch, [self._requirement(params) for params in batch.params])
+
+    def _requirement(self, params: P) -> Requirement:
+        written: list[str] = []
+
+        def split(text: str) -> list[str]:
+            written.append(text)
+            return self.split(text)
+
+        return pattern_requirement(self.name, self.tree(params, split), tuple(written))

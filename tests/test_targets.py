@@ -556,3 +556,9 @@ def test_a_missing_scorer_is_an_error_of_the_setting_that_needs_it(pretrained, t
     recipe, file = read_recipe(text.replace("FOLDER", str(tmp_path)), "mine.yaml", [f"model={pretrained.folder}"])
     with pytest.raises(UserError, match=rf"mine.yaml:{line}: .*no scorer here"):
         run_recipe(recipe, model=pretrained, origin=file)
+
+
+def test_no_scorer_is_asked_for_where_another_judge_is_missing(pretrained):
+    recipe, file = read_recipe("candidates: 2\nrank_by: acceptability", "mine.yaml", [f"model={pretrained.folder}"])
+    with pytest.raises(UserError, match=r"mine.yaml:2: .*has not learned which texts readers accept. Take `fluency`"):
+        run_recipe(recipe, model=pretrained, origin=file)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlmctl.cli.options import FiguresAsJson, Judge, Model
+from dlmctl.cli.options import DrawSettings, FiguresAsJson, Judge, Model, settings_recipe
 
 if TYPE_CHECKING:
     from dlmctl.evaluation.speed import Speed
@@ -18,18 +18,21 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Timed repetitions of each case.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     scorer: Judge = None,
+    settings: DrawSettings = None,
     json: FiguresAsJson = False,
 ) -> None:
     """Time the presets on this machine, for free text and for controls with targets the model itself can write."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.cli.render import print_table, working
     from dlmctl.evaluation.speed import compare, self_generated_cases, speedup_over_paper
-    from dlmctl.recipe.presets import PRESETS
+    from dlmctl.recipe.presets import PRESETS, PresetSettings
 
     with working(quiet=json) as watch:
         pretrained = from_pretrained(model)
-        cases = self_generated_cases(pretrained, samples, seed=seed)
-        rows = list(compare(pretrained, cases, list(PRESETS), repeats=repeats, seed=seed, scorer=scorer, watch=watch))
+        recipes = {preset: settings_recipe(settings, model, preset) for preset in PRESETS}
+        presets = {preset: PresetSettings(recipe.sampler, recipe.guidance) for preset, recipe in recipes.items()}
+        cases = self_generated_cases(pretrained, samples, seed=seed, sampler=presets["balanced"].sampler)
+        rows = list(compare(pretrained, cases, presets, repeats=repeats, seed=seed, scorer=scorer, watch=watch))
     if json:
         import json as encoder
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from dlmctl.cli import complete
-from dlmctl.cli.options import FiguresAsJson, Judge
-
-if TYPE_CHECKING:
-    from dlmctl.recipe.recipe import Recipe
+from dlmctl.cli.options import DrawSettings, FiguresAsJson, Judge, settings_recipe
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -21,9 +18,6 @@ TaskModel = Annotated[
         help="A bundled name, a folder or a hub name. The tasks of the Diffusion-LM paper are for e2e.",
         autocompletion=complete.models,
     ),
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A sampler or guidance setting, as in a recipe.")
 ]
 Tokenize = Annotated[
     str,
@@ -38,7 +32,7 @@ def samples(
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="Number of free samples.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     scorer: Judge = None,
-    settings: Settings = None,
+    settings: DrawSettings = None,
     json: FiguresAsJson = False,
 ) -> None:
     """Measure fluency, diversity and novelty of free samples, next to those of the validation text."""
@@ -46,7 +40,7 @@ def samples(
     from dlmctl.cli.render import sampling_progress
     from dlmctl.evaluation.samples import evaluate_samples
 
-    recipe = _settings_recipe(settings)
+    recipe = settings_recipe(settings, model)
     with sampling_progress(quiet=json) as progress:
         figures = evaluate_samples(
             from_pretrained(model),
@@ -75,7 +69,7 @@ def control(
         typer.Option(help="Tagger or parser that reads the targets and checks: a folder, stanza:en or spacy:MODEL."),
     ] = None,
     scorer: Judge = None,
-    settings: Settings = None,
+    settings: DrawSettings = None,
     json: FiguresAsJson = False,
 ) -> None:
     """Measure success and fluency of a control: one sample for each target, guided and unguided."""
@@ -85,7 +79,7 @@ def control(
     from dlmctl.errors import UserError
     from dlmctl.evaluation.control_success import evaluate_control, read_targets
 
-    recipe = _settings_recipe(settings)
+    recipe = settings_recipe(settings, model)
     if params and len(names) > 1:
         raise UserError("--param works with a single control only.", where="command line")
     controls = [read_targets(name, targets, limit, _params(params), judge) for name in names]
@@ -116,7 +110,7 @@ def source(
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of sources, from the first.")] = None,
-    settings: Settings = None,
+    settings: DrawSettings = None,
     encoder: Annotated[
         Path | None, typer.Option("--bertscore", help="Folder of a Hugging Face encoder; adds BERTScore.")
     ] = None,
@@ -132,7 +126,7 @@ def source(
     from dlmctl.generation.output import check_target, write
     from dlmctl.metrics.text_files import split_by
 
-    recipe, split_words = _settings_recipe(settings), split_by(tokenize)
+    recipe, split_words = settings_recipe(settings, model), split_by(tokenize)
     if out is not None:
         check_target(out)
     pretrained = from_pretrained(model)
@@ -182,12 +176,6 @@ def _params(settings: list[str] | None) -> dict[str, Any]:
     for setting in settings or []:
         override(params, setting)
     return params
-
-
-def _settings_recipe(settings: list[str] | None) -> Recipe:
-    from dlmctl.recipe.load import read_recipe
-
-    return read_recipe("", "command line", settings or [])[0]
 
 
 def _print(figures: dict[str, float], json: bool) -> None:

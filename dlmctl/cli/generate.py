@@ -111,7 +111,8 @@ def generate(
 ) -> None:
     """Generate texts that satisfy a recipe, or free texts without one."""
     run_options = {"targets": targets, "unique": unique or None, "samples": samples, "seed": seed, "model": model}
-    sampling_options = {"prompt": prompt, "preset": preset, "steps": steps, "sampler": sampler, "device": device}
+    prompts = prompt[0] if prompt and len(prompt) == 1 else prompt  # alone it needs no column
+    sampling_options = {"prompt": prompts, "preset": preset, "steps": steps, "sampler": sampler, "device": device}
     all_settings = overrides(settings, **run_options, **sampling_options)
     resolved, origin = _read(recipe, model, all_settings, control or [], quiet=quiet or json)
     if quota and resolved.quota is None:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dlmctl.cli import complete
+
+if TYPE_CHECKING:
+    from dlmctl.recipe.recipe import Recipe
 
 
 class SamplerName(str, Enum):
@@ -52,7 +55,12 @@ Judge = Annotated[
     ),
 ]
 Scorer = Annotated[Path | None, typer.Option(help="Folder of a scorer; by default the model's own scorer.")]
-Prompt = Annotated[str | None, typer.Option(help="Text to answer or to continue (models over tokens).")]
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Text to answer or to continue (models over tokens); repeatable, the texts take the prompts in turn."
+    ),
+]
 Samples = Annotated[int | None, typer.Option("-n", "--samples", help="Number of texts.")]
 Seed = Annotated[int | None, typer.Option(help="Random seed: the same seed gives the same texts.")]
 Preset = Annotated[PresetName | None, typer.Option(help="Sampler and guidance settings that the recipe leaves open.")]
@@ -67,6 +75,9 @@ PartOption = Annotated[
     ),
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting.")]
+DrawSettings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A sampler or guidance setting, as in a recipe.")
+]
 Controls = Annotated[
     list[str] | None,
     typer.Option("--control", "-c", metavar="YAML", help="Add a control, e.g. 'length: {words: 14}'; repeatable."),
@@ -106,3 +117,10 @@ def overrides(settings: Sequence[str] | None, **options: Any) -> list[str]:
         f"{setting_names.get(name, name)}={json.dumps(value)}" for name, value in options.items() if value is not None
     ]
     return [*(settings or []), *from_options]
+
+
+def settings_recipe(settings: Sequence[str] | None, model: str, preset: str | None = None) -> Recipe:
+    """A recipe of settings alone; what they leave open is that of the preset for the model."""
+    from dlmctl.recipe.load import read_recipe
+
+    return read_recipe("", "command line", overrides(settings, model=model, preset=preset))[0]

@@ -102,6 +102,10 @@ class MaskedModel(nn.Module):
     takes_mask = True
     # Whether the network receives the number of words of a text.
     counts_words = False
+    # Whether the number of tokens of a text whose size the controls limit is settled before it is drawn.
+    settles_tokens = False
+    # Log-probability ``[V]`` of each token in a fully masked text, once it is known.
+    marginals: Tensor | None = None
     config: TextSettings
 
     @property

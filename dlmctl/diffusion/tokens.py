@@ -85,6 +85,7 @@ class TokenLM(MaskedModel):
     """
 
     family: ClassVar[MaskedFamily] = "tokens"
+    settles_tokens = True
     config: TokenConfig
     never: Tensor
 

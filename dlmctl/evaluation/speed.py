@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dlmctl.checkpoint.control_weights import find_control_folder
@@ -16,6 +16,7 @@ from dlmctl.generation.results import Generation
 from dlmctl.generation.sample_groups import UNSCORED
 from dlmctl.metrics.nats import Nats, nats_of
 from dlmctl.recipe.presets import FamilyName, Preset, PresetSettings, settings_of
+from dlmctl.recipe.settings import SamplerSettings
 
 # The fluency weight of Li et al. 2022 (appendix) for each control; 0.01 for controls that are not in the paper.
 PAPER_FLUENCY = {"semantic": 0.01, "length": 0.01, "pos": 1e-4, "syntax_tree": 5e-4, "spans": 0.1}
@@ -50,9 +51,12 @@ class Speed(NamedTuple):
     lm_score: float | None
 
 
-def settings_for(preset: Preset, case: str, family: FamilyName = "gaussian") -> PresetSettings:
-    """The settings of a preset for a family; ``paper`` of latent models has a fluency weight for each control."""
-    chosen = settings_of(preset, family)
+def settings_for(
+    preset: Preset, case: str, family: FamilyName = "gaussian", chosen: PresetSettings | None = None
+) -> PresetSettings:
+    """The settings of a preset for a family, or those ``chosen`` instead; ``paper`` of latent models has a fluency
+    weight for each control."""
+    chosen = settings_of(preset, family) if chosen is None else chosen
     if preset != "paper" or family != "gaussian":
         return chosen
     return chosen._replace(guidance=chosen.guidance.model_copy(update={"fluency": PAPER_FLUENCY.get(case, 0.01)}))
@@ -61,7 +65,7 @@ def settings_for(preset: Preset, case: str, family: FamilyName = "gaussian") -> 
 def compare(
     pretrained: Pretrained,
     cases: Sequence[Case],
-    presets: Sequence[Preset],
+    presets: Mapping[Preset, PresetSettings] | Sequence[Preset],
     *,
     repeats: int = 1,
     seed: int = 0,
@@ -71,19 +75,23 @@ def compare(
     """Time every preset on every case, the presets taking turns, so that a busy machine slows all of them alike.
 
     Args:
+        presets: their names, or their settings by name.
         repeats: how often each is timed; the texts are the same every time.
         scorer: as in ``nats_of``.
         watch: called with a description of the next run.
     """
     nats = nats_of(pretrained, scorer)
-    generate(model=pretrained, samples=1, preset="fast", groups=UNSCORED)  # warms up
+    chosen = presets if isinstance(presets, Mapping) else dict.fromkeys(presets)
+    family = pretrained.model.family
+    sampler, guidance = settings_for("fast", "free", family, chosen.get("fast"))
+    generate(model=pretrained, samples=1, sampler=sampler, guidance=guidance, groups=UNSCORED)  # warms up
     for case in cases:
         runs: dict[Preset, list[Generation]] = {preset: [] for preset in presets}
         for _ in range(repeats):
             for preset in presets:
                 if watch is not None:
                     watch(f"{case.name}, {preset}")
-                sampler, guidance = settings_for(preset, case.name, pretrained.model.family)
+                sampler, guidance = settings_for(preset, case.name, family, chosen[preset])
                 runs[preset].append(
                     generate(
                         case.control,
@@ -107,15 +115,18 @@ def _speed(nats: Nats | None, case: Case, preset: Preset, runs: list[Generation]
     return Speed(case.name, preset, statistics.median(seconds), min(seconds), max(seconds), success, fluency)
 
 
-def self_generated_cases(pretrained: Pretrained, samples: int, *, seed: int = 0) -> list[Case]:
+def self_generated_cases(
+    pretrained: Pretrained, samples: int, *, seed: int = 0, sampler: SamplerSettings | None = None
+) -> list[Case]:
     """Free text, and each control with weights for the model that can read targets from a text.
 
     The targets are read from texts that the model draws, so that no data is needed and the model can write them all.
     """
-    texts = [sample.words for sample in generate(model=pretrained, samples=samples, seed=seed + 1, groups=UNSCORED)]
+    drawn = generate(model=pretrained, samples=samples, seed=seed + 1, sampler=sampler, groups=UNSCORED)
+    texts = [sample.words for sample in drawn if sample.words]  # a model that ends its texts may write none
     cases = [Case("free", None, samples)]
     for plugin in installed()[0]:
-        if find_control_folder(pretrained.folder, pretrained.model, plugin.name) is None:
+        if not texts or find_control_folder(pretrained.folder, pretrained.model, plugin.name) is None:
             continue
         try:
             control = plugin.kind.each(plugin.kind.from_words(texts))

@@ -51,8 +51,9 @@ def load_scoring(pretrained: Pretrained, *, reads: bool = False, second: str | N
     Raises:
         ModelError: the model has no scorer, lacks the required acceptability judge, or a file cannot be read.
     """
-    judge = load_scorer(pretrained.folder / SCORER)
+    # First, as most models cannot learn it: a scorer would be trained in vain.
     acceptability = load_acceptability(pretrained) if reads else find_acceptability(pretrained)
+    judge = load_scorer(pretrained.folder / SCORER)
     second_model = None if second is None else load_causal(second)
     for network in (judge[0], second_model and second_model.model):
         if network is not None:

@@ -96,7 +96,7 @@ def _checkpoint_layout(plan: Plan, draw: Draw) -> Layout:
     open_layout = Layout(1 + most, None)
     if not _bounds_words(plan, draw):
         return open_layout
-    if isinstance(model, TokenLM) and most > 1:
+    if model.settles_tokens and most > 1:
         # END is one of the new tokens.
         return on_positions(plan, _layout_in_tokens(plan, draw, None, most=most - 1))
     return _with_sizes(plan, draw, 1 + most, layout_without_count) or open_layout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,20 +12,23 @@ from torch import Tensor
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
+from dlmctl.control.prepared import PreparedAll
 from dlmctl.control.state import ControlState
 from dlmctl.diffusion.absorbing import Absorbing, with_fixed_words
+from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.masked_base import MaskedFamily, MaskedModel
 from dlmctl.diffusion.noise import Draw, SampleNoise
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.diffusion.tokens import TokenConfig
 from dlmctl.diffusion.walks import WALKS, WalkSettings
-from dlmctl.errors import UserError
+from dlmctl.errors import UnsatisfiableError, UserError
 from dlmctl.models.numerics import at_least_float32, times_on
 from dlmctl.recipe.python_settings import settings_from
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import prepared_for
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.steering import MIN_PROBABILITY, Steered
+from dlmctl.sampling.token_layout import mean_log_probs
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 
 # A folder that cannot exist, as a model that was loaded elsewhere has none.
@@ -124,7 +127,8 @@ class LogitsControl:
         """As ``generation_logits_hook_func`` of Dream: ``x [B, S]``, MASK where tokens will be, ``logits [B, S, V]``.
 
         The text begins at the first place that is MASK in any row at step 0: prompts are padded on the left, and a text
-        to be filled in begins with its first gap.
+        to be filled in begins with its first gap. If nothing is written in it yet and the control limits its size, its
+        number of tokens is settled then.
 
         Raises:
             UserError: the control cannot be satisfied, or nothing is masked at step 0.
@@ -135,35 +139,55 @@ class LogitsControl:
             if not len(places):
                 raise UserError("no token is MASK, so there is nothing to write.", where="LogitsControl.hook")
             self._text_start = int(places[0])
-            self._begin(logits[:, self._text_start :])
+            is_free = bool(is_open[:, self._text_start :].all())
+            self._begin(logits[:, self._text_start :], settles_tokens=is_free)
         open_share = float(is_open[:, self._text_start :].float().mean())
         steered = self._steer(logits[:, self._text_start :], x[:, self._text_start :], open_share)
         return torch.cat([logits[:, : self._text_start], steered.to(logits)], 1)
 
-    def _begin(self, scores: Tensor) -> None:
-        """Lay out the texts of a batch and prepare the control for them."""
+    def _begin(self, scores: Tensor, *, settles_tokens: bool = False) -> None:
+        """Lay out the texts of a batch and prepare the control for them.
+
+        Args:
+            settles_tokens: whether the number of tokens is settled where the control limits the size of the text, as
+                for models that dlmctl runs: an end that is written early often leaves too much or too little room.
+        """
         rows, places, entries = scores.shape
         size = len(self.tokenizer)
         if entries < size or places >= MAX_POSITIONS:
             what = f"the logits are {places} x {entries}; the tokenizer has {size} ids."
             raise UserError(what, where="LogitsControl", remedy="Pass the tokenizer of the model.")
         model = _ExternalModel(self.tokenizer, places + 1, self.embeddings, scores.device)
-        pretrained = Pretrained(model, self.tokenizer, NO_FOLDER)
+        if settles_tokens:
+            model.settle_tokens(scores[..., :size])
         settings = SamplerSettings(new_tokens=places)
         draws = [Draw(self.seed, row) for row in range(rows)]
         self._noise = SampleNoise(draws)
         try:
-            plan = Plan(pretrained, self.control.for_model(pretrained), settings, self.guidance, rows)
-            layouts, prepared = prepared_for(plan, draws, places + 1)
-        except UserError as error:
-            if not (error.where or "").startswith(str(NO_FOLDER)):
+            layouts, prepared = self._prepared(model, settings, draws)
+        except UnsatisfiableError:
+            if not model.settles_tokens:
                 raise
-            raise type(error)(error.what, where="LogitsControl", remedy=error.remedy) from None
+            model.settles_tokens = False  # there may be a text that leaves no place for its end
+            layouts, prepared = self._prepared(model, settings, draws)
         family = Absorbing(model, self.tokenizer, WALKS["entropy"], WalkSettings(model.mask_id), ())
         steered_class = Steered if self.embeddings is not None else _WithoutEmbeddings
         self._steered = steered_class(
             family, model.embeddings, self.tokenizer, prepared, self.guidance, settings, layouts
         )
+
+    def _prepared(
+        self, model: _ExternalModel, settings: SamplerSettings, draws: Sequence[Draw]
+    ) -> tuple[Layouts, PreparedAll | None]:
+        """The layouts of a batch, and the control for them."""
+        pretrained = Pretrained(model, self.tokenizer, NO_FOLDER)
+        try:
+            plan = Plan(pretrained, self.control.for_model(pretrained), settings, self.guidance, len(draws))
+            return prepared_for(plan, draws, model.config.length)
+        except UserError as error:
+            if not (error.where or "").startswith(str(NO_FOLDER)):
+                raise
+            raise type(error)(error.what, where="LogitsControl", remedy=error.remedy) from None
 
     def _steer(self, scores: Tensor, canvas: Tensor | None, t: float) -> Tensor:
         """``scores [B, C, V]``, steered by the control; certain where ``canvas [B, C]`` already has a token."""
@@ -211,6 +235,11 @@ class _ExternalModel(MaskedModel):
             predicts="same",
             sampler="entropy",
         )
+
+    def settle_tokens(self, scores: Tensor) -> None:
+        """Settle the numbers of tokens of texts by the ``scores [B, C, V]`` of their masked places."""
+        self.settles_tokens = True
+        self.marginals = mean_log_probs(at_least_float32(scores).flatten(0, 1))
 
     @property
     def mask_id(self) -> int:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlmctl.control.automata import (
     ExactTokens,
@@ -29,7 +28,6 @@ from dlmctl.text.tokenizer import Tokenizer
 
 # Length of the masked text from which token frequencies are estimated.
 MARGINAL_TOKENS = 32
-_MARGINALS: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 
 
 def word_count_parts(control: Control[Any], batch: BatchContext[Any], parts: Sequence[Part]) -> list[Part]:
@@ -38,14 +36,17 @@ def word_count_parts(control: Control[Any], batch: BatchContext[Any], parts: Seq
     inexact = [each for each, part in pairs if not isinstance(part.prepared, ExactTokens)]
     rows: list[list[Requirement]] = []
     for draw in batch.draws:
-        ranges = [count_range for each in inexact if (count_range := each.range_of(draw.sample)) is not None]
+        by_control = [(each.name, each.range_of(draw.sample)) for each in inexact]
+        named = [(name, count_range) for name, count_range in by_control if count_range is not None]
+        ranges = [count_range for _, count_range in named]
         low, high = max((fewest for fewest, _ in ranges), default=0), min((most for _, most in ranges), default=0)
         if low > high:
             what = f"the controls contradict each other: one needs at least {low} words, another at most {high}."
             raise UnsatisfiableError(what, where=f"sample {draw.sample}")
         # More words than the model has positions are no bound, and none keeps the automaton small.
         most = high if high < batch.model.config.length else None
-        rows.append([required_length(low, most)] if ranges else [])
+        names = " and ".join(dict.fromkeys(name for name, _ in named))
+        rows.append([required_length(low, most)._replace(name=names)] if ranges else [])
     return [Part("length", 1.0, ExactTokens(batch, rows))] if any(rows) else []
 
 
@@ -105,9 +106,14 @@ def lay_out_tokens(batch: BatchContext[Any], parts: Sequence[Part], most: int | 
 @torch.no_grad()
 def _marginals(model: MaskedModel, vocabulary: Tokenizer) -> Tensor:
     """Log-probability ``[V]`` of each token, as the model predicts for a fully masked text."""
-    if model not in _MARGINALS:
+    if model.marginals is None:
         count = min(MARGINAL_TOKENS, model.config.length - SPECIAL)
         canvas = [vocabulary.start_id, *[model.mask_id] * count, vocabulary.end_id]
         logits = model.logits(torch.tensor([canvas], device=model.embeddings.device))[0, 1:-1].float()
-        _MARGINALS[model] = logits.log_softmax(-1).logsumexp(0) - torch.tensor(float(count)).log()
-    return _MARGINALS[model]
+        model.marginals = mean_log_probs(logits)
+    return model.marginals
+
+
+def mean_log_probs(logits: Tensor) -> Tensor:
+    """The log of the mean probabilities ``[V]`` of ``logits [N, V]``."""
+    return logits.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(logits))).log()

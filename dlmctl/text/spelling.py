@@ -96,19 +96,27 @@ def split_words(text: str) -> list[str]:
     >>> split_words("London–Paris, isn't it?")
     ['London', '￭–￭', 'Paris', ',', 'isn', "'t", 'it', '?']
     """
-    text = unicodedata.normalize("NFC", text)
-    # If ‘ is in the text, ’ may be a quotation mark.
-    text = re.sub(r"(?<=\w)’(?=\w)", "'", text) if "‘" in text else text.replace("’", "'")
-    text = text.translate(dict.fromkeys(map(ord, _SPACING_MARKS + "\0"), " "))
-    spans = [match.span() for match in _word_pattern().finditer(text)]
-    words = [text[start:end] for start, end in spans]
-    has_space = [left[1] < right[0] for left, right in pairwise(spans)]
+    words, has_space = words_and_spaces(text)
     for _ in range(_MARKING_ROUNDS):  # a mark may change the spacing next to it
         wrong = [at for at, spaced in enumerate(_spaces(words)) if spaced != has_space[at]]
         marked = [_mark(words, at, has_space[at]) for at in wrong]
         if not any(marked):
             break
     return words
+
+
+def words_and_spaces(text: str) -> tuple[list[str], list[bool]]:
+    """The words of ``split_words`` without spacing marks, and whether there is a space after each but the last.
+
+    >>> words_and_spaces("an (old) cat")
+    (['an', '(', 'old', ')', 'cat'], [True, False, False, True])
+    """
+    text = unicodedata.normalize("NFC", text)
+    # If ‘ is in the text, ’ may be a quotation mark.
+    text = re.sub(r"(?<=\w)’(?=\w)", "'", text) if "‘" in text else text.replace("’", "'")
+    text = text.translate(dict.fromkeys(map(ord, _SPACING_MARKS + "\0"), " "))
+    spans = [match.span() for match in _word_pattern().finditer(text)]
+    return [text[start:end] for start, end in spans], [left[1] < right[0] for left, right in pairwise(spans)]
 
 
 def split_inside(text: str, split: Callable[[str], list[str]]) -> list[str]:

@@ -251,11 +251,15 @@ class HuggingFaceTokenizer:
     def split(self, text: str) -> list[str]:
         """Split raw text into words as the tokens spell them: an uncased tokeniser has no capitals, and BERT's sets
         spaces around an apostrophe. Text with unknown tokens is only normalised."""
+        return plain_words(self.respelled(text))
+
+    def respelled(self, text: str) -> str:
+        """Raw text as the tokens spell it; see ``split``."""
         ids = self.inner.encode(text, add_special_tokens=False)
         if self.unk_id not in ids:
-            return plain_words(join_tokens(self.strings[index] for index in ids))
+            return join_tokens(self.strings[index] for index in ids)
         normalizer = self.inner.backend_tokenizer.normalizer
-        return plain_words(text if normalizer is None else normalizer.normalize_str(text))
+        return str(text if normalizer is None else normalizer.normalize_str(text))
 
     def text(self, words: Sequence[str]) -> str:
         return detokenize(words)

@@ -85,6 +85,8 @@ def test_impossible_lengths_are_refused_with_the_possible_ones():
         require_length(pattern("a b | a b c <any>{1,2}"), 7, 10, "pattern")
     with pytest.raises(RecipeError, match="nor does any text of up to 10 words"):
         require_length(pattern("<any>{12}"), 7, 10, "pattern")
+    with pytest.raises(RecipeError, match=r"no text of 2 tokens.*possible are 3 to 10 tokens. Set sampler.new_tokens"):
+        require_length(pattern("a b <any>+"), 2, 10, "pattern", "token")
     require_length(pattern("(a b)*"), 6, 10, "pattern")
 
 

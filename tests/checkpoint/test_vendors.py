@@ -367,6 +367,8 @@ def test_commands(tmp_path, folders):
     assert made["recipe"]["prompt"] == "the boat"
     assert made["recipe"]["sampler"]["steps"] is None  # the preset of models over tokens
     assert len(made["samples"]) == 2
+    two = json.loads(run("generate", "--model", folders["LLaDA"], "--prompt", "a", "--prompt", "b", "--json", *few))
+    assert two["recipe"]["prompt"] == ["a", "b"]
     run("generate", "--model", folders["Dream"], "--sampler", "margin", "--out", f"{tmp_path}/out/", *few)
     (tmp_path / "texts.txt").write_text("the red boat sinks .\na river .\n")
     figures = json.loads(run("nll", folders["LLaDA"], tmp_path / "texts.txt", "--json"))

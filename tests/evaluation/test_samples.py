@@ -1,12 +1,16 @@
 import pytest
+from typer.testing import CliRunner
 
 from dlmctl.annotators.scorer import load_scorer
 from dlmctl.datasets.dataset import load_split, write_split
 from dlmctl.errors import DataError, UserError
+from dlmctl.evaluation import samples
 from dlmctl.evaluation.samples import evaluate_samples, sentences_of
 from dlmctl.generation.generate import generate
 from dlmctl.metrics.lm_score import lm_score, mean_nats
+from dlmctl.recipe.presets import settings_of
 from dlmctl.recipe.settings import SamplerSettings
+from tests.checkpoint.tiny_vendors import write_dream
 
 SENTENCES = [
     "the small bakery sells bread .".split(),
@@ -47,3 +51,16 @@ def test_a_missing_scorer_or_data_set_is_said(pretrained, data, scorer, tmp_path
         evaluate_samples(pretrained, data, samples=1)
     with pytest.raises(DataError, match="no such folder"):
         evaluate_samples(pretrained, tmp_path / "none", samples=1, scorer=scorer)
+
+
+def test_samples_are_drawn_with_the_preset_of_their_model(data, monkeypatch, tmp_path):
+    from dlmctl.cli import app
+
+    drawn = []
+    monkeypatch.setattr(samples, "evaluate_samples", lambda *_, sampler, **__: drawn.append(sampler) or {})
+    for model in ("e2e", str(write_dream(tmp_path / "m"))):
+        command = ["evaluate", "samples", "--data", str(data), "--model", model, "--set", "sampler.steps=3"]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    wanted = [settings_of("balanced", family).sampler for family in ("gaussian", "tokens")]
+    assert drawn == [each.model_copy(update={"steps": 3}) for each in wanted]

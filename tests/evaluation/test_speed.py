@@ -1,5 +1,6 @@
 import inspect
 import json
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -7,9 +8,11 @@ from typer.testing import CliRunner
 from controls import Length
 from dlmctl.cli.bench import bench
 from dlmctl.cli.render import working
-from dlmctl.evaluation.speed import Case, compare, settings_for, speedup_over_paper
+from dlmctl.evaluation import speed
+from dlmctl.evaluation.speed import Case, compare, self_generated_cases, settings_for, speedup_over_paper
 from dlmctl.recipe.presets import PRESETS, settings_of
 from dlmctl.recipe.recipe import DEFAULT_MODEL
+from tests.checkpoint.tiny_vendors import write_dream
 
 
 @pytest.fixture
@@ -62,3 +65,24 @@ def test_in_a_pipe_it_is_said_what_runs(capsys):
     with working(quiet=False) as watch:
         watch("pos, fast")
     assert capsys.readouterr() == ("", "pos, fast\n")
+
+
+def test_an_empty_text_is_no_target(pretrained, monkeypatch):
+    drawn = [SimpleNamespace(words=["a", "pub"]), SimpleNamespace(words=[])]
+    monkeypatch.setattr(speed, "generate", lambda **_: drawn)
+    monkeypatch.setattr(speed, "find_control_folder", lambda folder, model, name: folder if name == "length" else None)
+    assert [case.name for case in self_generated_cases(pretrained, 2)] == ["free", "length"]
+    del drawn[0]
+    assert [case.name for case in self_generated_cases(pretrained, 1)] == ["free"]
+
+
+def test_bench_takes_settings(tmp_path, quick):
+    from dlmctl.cli import app
+
+    folder = write_dream(tmp_path / "m")
+    options = ["bench", "--model", str(folder), "-n", "2", "--json", "--set", "sampler.new_tokens=2"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    refused = CliRunner().invoke(app, [*options, "--set", "sampler.new_token=2"])
+    assert refused.exit_code == 2
+    assert "new_tokens" in refused.stderr

@@ -38,7 +38,7 @@ PROMPTS = ["the red boat", "a river near", "the"]
 OTHERS = [
     Contains(words=["boat"]),
     Avoid(words=["river", "red"]),
-    Pattern(r"(the )?.*"),
+    Pattern("(the)? <any>*"),
     Edit("the boat on the river", 2, 1),
     Characters(14, tolerance=6),
     Syllables(5, tolerance=2),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from controls import Contains, Pos
+from controls import Contains, Length, Pattern, Pos
 from dlmctl import LogitsControl, UserError
 from dlmctl.checkpoint.pretrained import from_pretrained
 from tests.checkpoint.tiny_gemma import tiny_gemma
@@ -79,6 +79,35 @@ def test_written_tokens_and_the_prompt_stay(dream):
     assert torch.equal(moved[:, :2], logits[:, :2])
     x[0, 3] = 20
     assert hook(1, x, logits).softmax(-1)[0, 3, 20] == 1
+
+
+def ends(dream, control, written=(), places=12, seed=0):
+    """Where a text of Dream's loop may end: the probability of its end token at each place, in the first step."""
+    hook, inner = LogitsControl(control, dream.tokenizer.inner, seed=seed).hook, dream.tokenizer
+    x = torch.tensor([[5, 6, *[dream.model.mask_id] * places]])
+    for place in written:
+        x[0, place] = 20
+    logits = torch.randn(1, x.shape[1], len(inner), generator=torch.Generator().manual_seed(0))
+    return hook(0, x, logits).softmax(-1)[0, 2:, inner.end_id]
+
+
+def test_the_number_of_tokens_is_settled_where_a_control_limits_the_size_of_the_text(dream):
+    counts = set()
+    for seed in range(12):
+        end = ends(dream, Length(4), seed=seed)
+        assert set(end.tolist()) <= {0.0, 1.0}
+        assert float(end.max()) == 1
+        counts.add(int(end.argmax()))
+    assert len(counts) > 2
+    # What is written may be anywhere in the text, which may take all places.
+    assert any(float(ends(dream, Length(4), written=[8], seed=seed).max()) < 1 for seed in range(12))
+
+
+def test_a_text_may_take_all_places(dream):
+    (letter,) = dream.tokenizer.encode_text("z")[1:-1]
+    x = torch.full((1, 3), dream.model.mask_id)
+    found = LogitsControl(Pattern("zzz"), dream.tokenizer.inner).hook(0, x, torch.zeros(1, 3, 400))
+    assert (found.argmax(-1) == letter).all()
 
 
 @pytest.mark.parametrize("canvases", [1, 2])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from controls import Avoid, Contains, Infill, Length, Pattern
+from dlmctl import Check, Control, ControlParams
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import RecipeError
@@ -128,3 +129,22 @@ def test_checkpoints_of_others_hold_to_words(tmp_path, write):
     for control in (Contains("cat") & Length(5, tolerance=2), Pattern("The <any> (cat|dog) .")):
         for sample in generate(control, model=model, samples=2, sampler={"new_tokens": 14}).samples:
             assert sample.passed, (sample.text, sample.checks)
+
+
+class FiveWords(Control):
+    """As a sequence of five tags: the number of words follows, and nothing else is exact."""
+
+    name = "five_words"
+    Params = ControlParams
+
+    def word_range(self, params):
+        return 5, 5
+
+    def check(self, params, words):
+        return Check(1.0, len(words) == 5, "")
+
+
+def test_a_control_whose_number_of_words_cannot_be_is_named():
+    for other, name in ((Length(9), "length"), (Infill("a ___ cat"), "infill")):
+        with pytest.raises(RecipeError, match=f"no text satisfies {name} and five_words together"):
+            generate(FiveWords() & other, model=model_of("bytes"), samples=1)

@@ -9,16 +9,17 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dlmctl.control.automata import chain, scaled
+from dlmctl.control.automata import chain, exact_tokens, scaled
 from dlmctl.control.automata import transitions as transitions_of
 from dlmctl.control.automata.dfa import shortest
 from dlmctl.control.automata.exact_tokens import token_language
 from dlmctl.control.automata.languages import avoiding
-from dlmctl.control.automata.lifted import units_of
+from dlmctl.control.automata.lifted import lifted, units_of
 from dlmctl.control.automata.posterior import condition, likeliest, log_probability, log_probability_by_length
 from dlmctl.control.automata.regex import parse
 from dlmctl.control.automata.requirement import Requirement, pattern_requirement, required_length
 from dlmctl.control.automata.spans import spans_of
+from dlmctl.control.automata.spelled import Spelled
 from dlmctl.control.automata.syntax import match
 from dlmctl.control.automata.transitions import stacked
 from dlmctl.errors import RecipeError
@@ -107,6 +108,36 @@ def test_token_texts_are_in_a_language_if_their_words_are(kind):
                 if text.isascii() and b"@" not in text and b"://" not in text and UNK not in text.decode():
                     assert accepted == holds(tokenizer.words(one)), (asked, text)
         assert seen > 10, asked
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_requirements_beside_each_other_are_built_from_those_of_each(kind, monkeypatch):
+    """The rows of a table share what they have in common."""
+    tokenizer, stream, built = tokenizer_of(kind), random.Random(4), []
+    monkeypatch.setattr(exact_tokens, "_cache", {})
+    monkeypatch.setattr(exact_tokens, "lifted", lambda *given: built.append(given) or lifted(*given))
+    for phrase, count in itertools.product(("bread", "a pub"), (5, 6, 7)):
+        automaton = token_language(tokenizer, [contains(phrase), required_length(count, count), avoids("soup the")])
+        texts = [tokens for tokens in (walked(automaton, stream, 30) for _ in range(20)) if automaton.accepts(tokens)]
+        assert len(texts) > 5
+        for words in map(tokenizer.words, texts):
+            assert len(words) == count
+            assert has(words, plain_words(phrase))
+            assert not has(words, ["soup", "the"])
+    assert len(built) == 2 + 3 + 1
+
+
+def test_what_is_too_large_is_found_out_once(monkeypatch):
+    tokenizer, tried, faults = tokenizer_of("bytes"), [], []
+    monkeypatch.setattr(exact_tokens, "_cache", {})
+    monkeypatch.setattr(exact_tokens, "Spelled", lambda *given: tried.append(given) or Spelled(*given))
+    for _ in range(3):
+        with pytest.raises(RecipeError, match=r"pattern: .* too large") as fault:
+            token_language(tokenizer, [pattern_requirement("pattern", parse("<any>{1,1000}", tokenizer.split))])
+        faults.append(fault.value)
+    assert len(tried) == 1
+    assert all(fault.__context__ is None for fault in faults)  # which would hold what was built
+    assert len({id(fault) for fault in faults}) == 3
 
 
 def tiny(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable, Sequence
 from functools import cached_property, lru_cache
 
@@ -30,6 +31,7 @@ from dlmctl.text.characters import FORBIDDEN, kind
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 from dlmctl.text.tokens import plain_words
+from dlmctl.text.written_spaces import Spaces, spaces_between
 
 
 class ExactTokens(ExactRows[Requirement]):
@@ -88,9 +90,10 @@ def _ended(language: Automaton, vocabulary: Tokenizer) -> Automaton:
     return ended(language, vocabulary.end_id, vocabulary.pad_id)
 
 
-# The languages that were asked for last, and the most cells of their tables and classes: half a gigabyte.
-_cache: dict[tuple[Hashable, ...], Automaton] = {}
-_CACHED_CELLS = 1 << 26
+# The languages that were asked for last, or why there are none. Limits on how many there are, and on the cells of their
+# tables and classes: half a gigabyte.
+_cache: dict[tuple[Hashable, ...], Automaton | RecipeError] = {}
+_CACHED, _CACHED_CELLS = 1 << 10, 1 << 26
 
 
 def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
@@ -100,22 +103,57 @@ def token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requi
         RecipeError: there is no such text, or the tokenizer cannot spell a word that the text needs.
         TooLarge: its automaton would be too large.
     """
-    key = (tokenizer, *((required.name, required.key) for required in requirements))
-    language = _cache.pop(key, None) or _token_language(tokenizer, requirements)
+    key = (tokenizer, *((required.name, required.key, required.written) for required in requirements))
+    language = _cache.pop(key, None) or _language_or_fault(tokenizer, requirements)
     _cache[key] = language  # the last one
     # Threads may draw side by side: a copy is not changed while it is read.
     kept = list(_cache.items())
-    cells = sum(each.table.size + each.classes.size for _, each in kept)
-    for oldest, each in kept[:-1]:
-        if cells <= _CACHED_CELLS:
+    cells = sum(_cells_of(each) for _, each in kept)
+    for count, (oldest, each) in enumerate(kept[:-1]):
+        if cells <= _CACHED_CELLS and len(kept) - count <= _CACHED:
             break
-        cells -= each.table.size + each.classes.size
+        cells -= _cells_of(each)
         _cache.pop(oldest, None)
+    if isinstance(language, RecipeError):
+        raise type(language)(language.what, where=language.where, remedy=language.remedy)
     return language
 
 
+def _cells_of(language: Automaton | RecipeError) -> int:
+    return 0 if isinstance(language, RecipeError) else language.table.size + language.classes.size
+
+
+def _language_or_fault(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton | RecipeError:
+    """The language, or why there is none: what is too large takes long to find out, and each draw asks again."""
+    try:
+        return _token_language(tokenizer, requirements)
+    except RecipeError as error:
+        # A new one, since the traceback holds all that was built.
+        return type(error)(error.what, where=error.where, remedy=error.remedy)
+
+
 def _token_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
+    """``token_language``, with the spaces of the recipe unless there is no such text."""
+    try:
+        return _language_as_written(tokenizer, requirements)
+    except RecipeError:
+        if not _spaces(tokenizer, requirements):
+            raise
+    return _language_as_written(tokenizer, [required._replace(written=()) for required in requirements])
+
+
+def _language_as_written(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Automaton:
     about_words = [required for required in requirements if required.over_tokens is None]
+    # Phrases may need to be in one order.
+    phrases = [required for required in about_words if required.phrases]
+    groups = [phrases] * bool(phrases) + [[required] for required in about_words if not required.phrases]
+    if len(groups) > 1 and all(required.stands_alone for required in about_words):
+        # Spelled out alone, the same requirement serves beside others, and a product of small automata takes less time.
+        others = [required for required in requirements if required.over_tokens is not None]
+        # Where that is too large, together they may be smaller; where there is no text, more is known about why.
+        with contextlib.suppress(RecipeError):
+            apart = [(_joined_names(group), token_language(tokenizer, group)) for group in groups]
+            return _intersected(apart, tokenizer, others)
     spelled = [(_joined_names(about_words), _spelled_language(tokenizer, about_words))] if about_words else []
     try:
         return _intersected(spelled, tokenizer, requirements)
@@ -159,15 +197,21 @@ def _spelled_language(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Re
             _require_spellable(required.words, units, required.name)
     alphabet = alphabet_for(sorted({word for required in requirements for word in required.words}))
     characters, size_error = characters_for(units), TooLarge("")
+    spaces = _spaces(tokenizer, requirements)
     has_phrases = any(required.phrases for required in requirements)
     for language in (_in_any_order, _in_given_order) if has_phrases else (_in_any_order,):
         try:
-            return lifted(Spelled(language(requirements, alphabet), alphabet, characters), units)
+            return lifted(Spelled(language(requirements, alphabet), alphabet, characters, spaces), units)
         except TooLarge as error:
             size_error = error
         except RecipeError as error:
             raise type(error)(error.what, where=error.where or name, remedy=error.remedy) from None
     raise RecipeError(size_error.what, where=name, remedy=size_error.remedy)
+
+
+def _spaces(tokenizer: HuggingFaceTokenizer, requirements: Sequence[Requirement]) -> Spaces:
+    """The spaces between named words that the recipe settles."""
+    return spaces_between([text for required in requirements for text in required.written], tokenizer.respelled)
 
 
 @lru_cache(maxsize=2)
@@ -213,6 +257,7 @@ def _negation(row: Sequence[Requirement]) -> Requirement:
     """The requirement that a text does not satisfy all of ``row``."""
     name = f"not {_joined_names(row)}"
     key = ("not", *((required.name, required.key) for required in row))
+    row = [required._replace(written=()) for required in row]  # a violation is about words alone
     if any(required.over_tokens is not None for required in row):
         return Requirement(name, key, over_tokens=lambda tokenizer: complement(token_language(tokenizer, row)))
     words = tuple(word for required in row for word in required.words)

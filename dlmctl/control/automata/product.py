@@ -114,7 +114,9 @@ def require_length(automaton: Automaton, words: int, longest: int, name: str, un
         return
     possible = np.flatnonzero(is_possible[: longest + 1]).tolist()
     rest = f"possible are {_ranges(possible)} {unit}s" if possible else f"nor does any text of up to {longest} {unit}s"
-    raise LayoutError(f"no text of {words} {unit}s satisfies it; {rest}.", where=name)
+    # A text over tokens may end before the last one.
+    remedy = "Set sampler.new_tokens to one of these numbers." if possible and unit == "token" else None
+    raise LayoutError(f"no text of {words} {unit}s satisfies it; {rest}.", where=name, remedy=remedy)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

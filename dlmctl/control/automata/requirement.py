@@ -29,6 +29,9 @@ class Requirement(NamedTuple):
         weighs_lengths: whether it is about the text as a whole, so that numbers of tokens are weighed by how likely it
             is to hold; one that asks the same of every word would only make texts short.
         has_complement: whether the texts that are not in the language are those that violate the requirement.
+        stands_alone: whether its automaton is no larger alone than beside one that limits the number of words.
+        written: texts and phrases of the recipe. Over tokens, words that are next to each other in them have their
+            spaces, if there are such texts.
     """
 
     name: str
@@ -41,12 +44,14 @@ class Requirement(NamedTuple):
     fewer_over_tokens: Callable[[HuggingFaceTokenizer], Automaton] | None = None
     weighs_lengths: bool = True
     has_complement: bool = True
+    stands_alone: bool = True
+    written: tuple[str, ...] = ()
 
 
-def pattern_requirement(name: str, tree: Node) -> Requirement:
-    """The requirement that the whole text matches a pattern."""
+def pattern_requirement(name: str, tree: Node, written: tuple[str, ...] = ()) -> Requirement:
+    """The requirement that the whole text matches a pattern, with what is ``written`` in it."""
     words = tuple(dict.fromkeys(label.word for label in labels(tree) if isinstance(label, Literal)))
-    return Requirement(name, tree, words, lambda alphabet: pattern(tree, alphabet))
+    return Requirement(name, tree, words, lambda alphabet: pattern(tree, alphabet), written=written)
 
 
 def required_length(least: int, most: int | None) -> Requirement:

@@ -9,7 +9,7 @@ follows all possible readings (subset construction, Rabin & Scott 1959).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from dlmctl.control.automata.languages import Alphabet
 from dlmctl.control.automata.syntax import CLASSES
 from dlmctl.text.boundaries import START, Place, moves
 from dlmctl.text.characters import FORBIDDEN, kind
+from dlmctl.text.written_spaces import Spaces
 
 # Limit on an automaton over characters while it is built; the minimal one often has half as many states.
 MAX_CHARACTER_STATES = 1 << 14
@@ -40,11 +41,18 @@ class Reading(NamedTuple):
         state: the state of the automaton over words.
         word: the word so far, as a node of the trie of named words (-1: no named word that matters here begins like
             this), and its shape; None between words.
+        barred: the named words that may not be next, or be the word that is read now; and those that may not be next
+            after a space.
     """
 
     place: Place
     state: int
     word: tuple[int, Shape] | None
+    barred: Barred
+
+
+Barred: TypeAlias = tuple[frozenset[int], frozenset[int]]
+_NONE: Barred = (frozenset(), frozenset())
 
 
 class Symbol(NamedTuple):
@@ -73,6 +81,7 @@ class Spelled:
         language: an automaton over ``alphabet``.
         alphabet: as of ``alphabet_for``.
         characters: the characters that texts may contain.
+        spaces: whether a space is between two named words where one follows the other.
 
     Attributes:
         named: the characters of named words.
@@ -83,7 +92,7 @@ class Spelled:
         TooLarge: the automaton would be too large.
     """
 
-    def __init__(self, language: Automaton, alphabet: Alphabet, characters: Sequence[str]) -> None:
+    def __init__(self, language: Automaton, alphabet: Alphabet, characters: Sequence[str], spaces: Spaces) -> None:
         self.language, self.alphabet = reduced(language), alphabet
         # The next state for each state and word; lists are faster than arrays for single look-ups.
         self.next_state: list[list[int]] = self.language.table[:, self.language.classes].tolist()
@@ -92,6 +101,8 @@ class Spelled:
         self.uses_shapes = len(shape_classes) > 1
         self._children, self._word_at, paths = _trie(alphabet.words)
         self._followed = self._nodes_that_matter(paths)
+        self._paths = {index: frozenset(path) for index, path in paths.items()}
+        self._barred = self._barred_after(spaces)
         self.named = frozenset(character for word in alphabet.words[len(SHAPES) :] for character in word or "")
         symbols = [self.symbol(character) for character in (*characters, *sorted(self.named))]
         distinct = list(dict.fromkeys(symbol for symbol in symbols if symbol.kind != FORBIDDEN))
@@ -116,7 +127,7 @@ class Spelled:
 
     def _determinised(self, symbols: Sequence[Symbol]) -> tuple[Ints, Bools]:
         """The table and accepting states over sets of readings; column 0 is OUTSIDE."""
-        start = frozenset([Reading(START, 0, None)])
+        start = frozenset([Reading(START, 0, None, _NONE)])
         number, subsets, rows = {start: 0}, [start], list[list[int]]()
         steps: dict[tuple[Reading, int], list[Reading]] = {}
         while len(rows) < len(subsets):
@@ -142,28 +153,46 @@ class Spelled:
         """The possible readings after one more symbol."""
         readings = []
         for tag, place in moves(reading.place, symbol.kind):
-            state, word = reading.state, reading.word
+            _, state, word, barred = reading
             if tag != "inside" and word is not None:
-                state, word = self._state_after(state, word), None
-            if tag != "outside" and state != DEAD:
+                state, barred = self._after(state, word, barred[0])
+                word = None
+            if tag == "outside":
+                barred = (barred[1], barred[1])
+            elif state != DEAD:
                 word = self._extended(state, word, symbol)
                 if word[0] < 0 and not self.allows_unnamed[state]:
                     continue
+                barred = (frozenset(index for index in barred[0] if word[0] in self._paths[index]), _NONE[1])
             if state != DEAD:
-                readings.append(Reading(place, state, word))
+                readings.append(Reading(place, state, word, barred))
         return readings
 
     def _accepts(self, reading: Reading) -> bool:
-        state = reading.state if reading.word is None else self._state_after(reading.state, reading.word)
+        _, state, word, barred = reading
+        if word is not None:
+            state, _ = self._after(state, word, barred[0])
         return reading.place.may_end and state != DEAD and bool(self.language.accepting[state])
 
-    def _state_after(self, state: int, word: tuple[int, Shape]) -> int:
-        """The state of the automaton over words after a finished word."""
+    def _after(self, state: int, word: tuple[int, Shape], barred: frozenset[int]) -> tuple[int, Barred]:
+        """The state of the automaton over words after a finished word, and the words that are barred next."""
         node, shape = word
         index = self._word_at.get(node)
         if index is None:
             index = _shape_index(shape) if self.uses_shapes else 0
-        return self.next_state[state][index]
+        elif index in barred:
+            return DEAD, _NONE
+        return self.next_state[state][index], self._barred.get(index, _NONE)
+
+    def _barred_after(self, spaces: Spaces) -> dict[int, Barred]:
+        """The named words that are barred next after each named word."""
+        barred: dict[int, Barred] = {}
+        for (left, right), has_space in spaces.items():
+            at, next_at = self.alphabet.ids.get(left), self.alphabet.ids.get(right)
+            if at is not None and next_at is not None:
+                joined, spaced = barred.get(at, _NONE)
+                barred[at] = (joined | {next_at}, spaced) if has_space else (joined, spaced | {next_at})
+        return barred
 
     def _extended(self, state: int, word: tuple[int, Shape] | None, symbol: Symbol) -> tuple[int, Shape]:
         """A word after ``state``, or the beginning of one (None), with one more symbol."""
