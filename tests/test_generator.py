@@ -125,7 +125,7 @@ def test_cells_are_read_by_their_order_not_by_labels(model_folder, kind):
 
 
 def test_recipes_of_matched_sets_and_empty_batches(model_folder):
-    with pytest.raises(UserError, match="conditions: this is a recipe of matched sets"):
+    with pytest.raises(UserError, match="matched sets take no targets"):
         Generator({"conditions": {}, "frames": []})
     with pytest.raises(UserError, match="It has no columns at all"):
         Generator(recipe_of(model_folder))({}, indices=[])

@@ -69,6 +69,7 @@ def control(
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.control.classifier import labels_of
     from dlmctl.control.registry import find_control
+    from dlmctl.processes import is_main
     from dlmctl.text.files import read_json
     from dlmctl.training.classifier import train_control
     from dlmctl.training.config import LoopConfig, read_config
@@ -91,7 +92,8 @@ def control(
         resume=resume,
     )
     say(f"{name} for this model saved in {folder}")
-    figures = read_json(folder / CARD).get("validation") or {}
+    # Only the first process has written the card.
+    figures = read_json(folder / CARD).get("validation") or {} if is_main() else {}
     if "judge_accuracy" in figures:
         held_out = sum(figures["judge_texts"].values())
         say(f"its judge is right on {figures['judge_accuracy']:.0%} of {held_out} held-out texts with a label")
