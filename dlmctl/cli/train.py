@@ -65,12 +65,9 @@ def control(
     resume: Resume = False,
 ) -> None:
     """Train a control's classifier and save it with the model; for masked models over words, count evidence instead."""
-    from dlmctl.checkpoint.control_weights import CARD
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.control.classifier import labels_of
     from dlmctl.control.registry import find_control
-    from dlmctl.processes import is_main
-    from dlmctl.text.files import read_json
     from dlmctl.training.classifier import train_control
     from dlmctl.training.config import LoopConfig, read_config
 
@@ -92,14 +89,23 @@ def control(
         resume=resume,
     )
     say(f"{name} for this model saved in {folder}")
+    _say_judge_accuracy(folder)
+    if label is not None:
+        named = "" if weights is None else f", name: {weights}"
+        say(f"in a recipe: {name}: {{label: ...{named}}}")
+
+
+def _say_judge_accuracy(folder: Path) -> None:
+    """Print how often the judge of a trained classifier is right, from the card in its folder."""
+    from dlmctl.checkpoint.control_weights import CARD
+    from dlmctl.processes import is_main
+    from dlmctl.text.files import read_json
+
     # Only the first process has written the card.
     figures = read_json(folder / CARD).get("validation") or {} if is_main() else {}
     if "judge_accuracy" in figures:
         held_out = sum(figures["judge_texts"].values())
         say(f"its judge is right on {figures['judge_accuracy']:.0%} of {held_out} held-out texts with a label")
-    if label is not None:
-        named = "" if weights is None else f", name: {weights}"
-        say(f"in a recipe: {name}: {{label: ...{named}}}")
 
 
 @app.command()
