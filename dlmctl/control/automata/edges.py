@@ -102,8 +102,10 @@ class Edges(NamedTuple):
 
     def _members_along(self, states: Tensor) -> Tensor:
         """The memberships ``[B, N, M]`` in the groups that lead along the path ``states [B, N + 1]``."""
-        is_edge = (self.source[:, None] == states[:, :-1, None]) & (self.target[:, None] == states[:, 1:, None])
-        group = self.group.gather(1, is_edge.to(torch.uint8).argmax(2))
+        # Edges are in the order of their sources, and those of a source in that of their targets.
+        count = self.ends.shape[1]
+        edge = torch.searchsorted(self.source * count + self.target, states[:, :-1] * count + states[:, 1:])
+        group = self.group.gather(1, edge.clamp(max=self.transitions - 1))
         return self.of[:, None] == group[..., None]
 
     def best_step(self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
