@@ -117,11 +117,9 @@ def condition(
     """
     window = _window(log_probs, spans, first)
     scores = _scores(window, automata)
-    is_bayes = isinstance(sharpness, float) and sharpness == 1.0
+    is_bayes = _is_bayes(sharpness)
     inference = infer(scores if is_bayes else scores * sharpness, automata, spans)
-    shift = inference.log_ratio
-    if not is_bayes:
-        shift = shift + (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
+    shift = inference.log_ratio if is_bayes else inference.log_ratio + _added(scores, sharpness)
     shift = shift.masked_fill(_unchanged(inference.log_p, spans), 0.0)
     return _replaced(log_probs, window + _per_token(shift, automata), first)
 
@@ -166,16 +164,27 @@ def draw(
     window, likely_window = _window(log_probs, spans, first), _window(likely, spans, first)
     scores, likely_scores = _scores(window, automata), _scores(likely_window, automata)
     has_likely = likely_scores > -torch.inf
-    scores = torch.where(has_likely, likely_scores, scores - UNLIKELY) * sharpness
+    scores = torch.where(has_likely, likely_scores, scores - UNLIKELY)
     numbers = uniform[:, first : first + scores.shape[1]]
-    log_p, states = _drawn_states(scores, automata, spans, numbers)
+    log_p, states = _drawn_states(scores * sharpness, automata, spans, numbers)
     along = automata.classes_along(states)
     # Of the classes that lead from state to state those with likely words, if there are any.
     along &= has_likely | ~(along & has_likely).any(2, keepdim=True)
     unchanged = _unchanged(log_p, spans)
     needed, left = along & ~has_likely & ~unchanged, along | unchanged
     drawn_window = torch.where(_per_token(needed, automata), window, likely_window)
+    if not _is_bayes(sharpness):
+        drawn_window = drawn_window + _per_token(_added(scores, sharpness).masked_fill(unchanged, 0.0), automata)
     return _replaced(likely, drawn_window.masked_fill(~_per_token(left, automata), -torch.inf), first)
+
+
+def _is_bayes(sharpness: float | Tensor) -> bool:
+    return isinstance(sharpness, float) and sharpness == 1.0
+
+
+def _added(scores: Tensor, sharpness: float | Tensor) -> Tensor:
+    """What ``sharpness`` adds to the log-probabilities of all words of each class ``[B, N, C]``."""
+    return (sharpness - 1.0) * scores.clamp(min=torch.finfo(scores.dtype).min)
 
 
 def _drawn_states(scores: Tensor, automata: Automata, spans: Spans, uniform: Tensor) -> tuple[Tensor, Tensor]:
