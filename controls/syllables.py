@@ -58,7 +58,7 @@ class Syllables(TotalControl):
     name = "syllables"
     unit = "syllables"
     quantity = staticmethod(_quantity)
-    has_complement = False
+    leaves_out = "words of several tokens"
 
     @staticmethod
     def over_tokens(tokenizer: HuggingFaceTokenizer, bounds: tuple[int, int]) -> Automaton:

@@ -60,8 +60,8 @@ class TotalControl(WordControl[TotalParams]):
     log_frequencies: torch.Tensor | None = None
     usual_lengths: Sequence[int] = ()
     most_words = ANY_NUMBER
-    # Whether the texts that ``over_tokens`` leaves out have another total, all of them.
-    has_complement: ClassVar[bool] = True
+    # The texts with the total that ``over_tokens`` leaves out, for messages.
+    leaves_out: ClassVar[str] = ""
     # What ``lengths`` returned before: it is asked for every text.
     known_lengths: dict[tuple[tuple[int, int], int], list[float]]
 
@@ -115,7 +115,8 @@ class TotalControl(WordControl[TotalParams]):
             params.bounds,
             language=language,
             over_tokens=over_tokens,
-            has_complement=self.has_complement,
+            has_complement=not self.leaves_out,
+            leaves_out=self.leaves_out,
         )
 
     def verdict(self, params: TotalParams, total: int, marks: Sequence[Mark] = ()) -> Check:

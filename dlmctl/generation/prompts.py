@@ -148,7 +148,8 @@ def _prompt_ids(
     try:
         text_prompt = value if isinstance(value, TextPrompt) else parsed(TextPrompt, _as_mapping(value))
     except ValidationError as error:
-        raise make_error(place, first_validation_error(error), "Give a text, or `text`, `system` and `chat`.") from None
+        what = f"prompt: {first_validation_error(error)}"
+        raise make_error(place, what, "Give a text, or `text`, `system` and `chat`.") from None
     if not tokenizer.chats if text_prompt.chat is None else not text_prompt.chat:
         if text_prompt.system is not None:
             raise make_error(place, "a system turn needs a chat template.", "Leave `system` out.")

@@ -170,6 +170,11 @@ def test_syllables_over_tokens_under_not_are_checked():
     assert [sample.passed for sample in result] == [not Syllables(9)(sample.words).passed for sample in result]
 
 
+def test_a_word_of_several_tokens_under_syllables_is_told_why():
+    with pytest.raises(RecipeError, match=r"no text satisfies .* `syllables` leaves out words of several tokens"):
+        drawn(model_of("bytes"), Syllables(9, tolerance=3) & Contains("extraordinarily"), samples=1)
+
+
 @pytest.mark.parametrize("control", COUNTED)
 def test_over_tokens_the_size_of_a_text_is_bounded(pretrained, control):
     model = model_of("bytes")

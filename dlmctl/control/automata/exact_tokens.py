@@ -184,8 +184,11 @@ def _intersected(
         if joint.table.size > MAX_TOKEN_CELLS and np.count_nonzero(joint.table != DEAD) > MAX_SPARSE_TRANSITIONS:
             raise too_large()
     except RecipeError as error:
-        where = error.where or _joined_names(requirements)
-        raise type(error)(error.what, where=where, remedy=error.remedy) from None
+        where, remedies = error.where or _joined_names(requirements), [error.remedy]
+        if isinstance(error, UnsatisfiableError):
+            partial = [required for required in requirements if required.leaves_out]
+            remedies = [*(f"`{one.name}` leaves out {one.leaves_out}." for one in partial), *remedies]
+        raise type(error)(error.what, where=where, remedy=" ".join(filter(None, remedies)) or None) from None
     return joint
 
 

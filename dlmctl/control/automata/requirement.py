@@ -30,6 +30,7 @@ class Requirement(NamedTuple):
             is to hold; one that asks the same of every word would only make texts short.
         has_complement: whether the texts that are not in the language are those that violate the requirement.
         stands_alone: whether its automaton is no larger alone than beside one that limits the number of words.
+        leaves_out: what its automaton over tokens leaves out besides, for the message where no text is left.
         written: texts and phrases of the recipe. Over tokens, words that are next to each other in them have their
             spaces, if there are such texts.
     """
@@ -45,6 +46,7 @@ class Requirement(NamedTuple):
     weighs_lengths: bool = True
     has_complement: bool = True
     stands_alone: bool = True
+    leaves_out: str = ""
     written: tuple[str, ...] = ()
 
 
