@@ -127,16 +127,26 @@ class Spelled:
 
     def _determinised(self, symbols: Sequence[Symbol]) -> tuple[Ints, Bools]:
         """The table and accepting states over sets of readings; column 0 is OUTSIDE."""
-        start = frozenset([Reading(START, 0, None, _NONE)])
+        # Readings by number, as they are looked up very often.
+        readings = [Reading(START, 0, None, _NONE)]
+        numbers = {readings[0]: 0}
+
+        def numbered(reading: Reading) -> int:
+            if reading not in numbers:
+                numbers[reading] = len(readings)
+                readings.append(reading)
+            return numbers[reading]
+
+        start = frozenset([0])
         number, subsets, rows = {start: 0}, [start], list[list[int]]()
-        steps: dict[tuple[Reading, int], list[Reading]] = {}
+        steps: dict[tuple[int, int], list[int]] = {}
         while len(rows) < len(subsets):
-            readings, row = subsets[len(rows)], [DEAD]
+            row = [DEAD]
             for index, symbol in enumerate(symbols):
-                successors = set[Reading]()
-                for reading in readings:
+                successors = set[int]()
+                for reading in subsets[len(rows)]:
                     if (reading, index) not in steps:
-                        steps[reading, index] = self._read(reading, symbol)
+                        steps[reading, index] = list(map(numbered, self._read(readings[reading], symbol)))
                     successors.update(steps[reading, index])
                 subset = frozenset(successors)
                 if subset and subset not in number:
@@ -146,12 +156,12 @@ class Spelled:
                         raise too_large()
                 row.append(number[subset] if subset else DEAD)
             rows.append(row)
-        accepting = [any(self._accepts(reading) for reading in subset) for subset in subsets]
+        accepting = [any(self._accepts(readings[reading]) for reading in subset) for subset in subsets]
         return np.array(rows, dtype=np.int64), np.array(accepting, dtype=bool)
 
     def _read(self, reading: Reading, symbol: Symbol) -> list[Reading]:
         """The possible readings after one more symbol."""
-        readings = []
+        readings = list[Reading]()
         for tag, place in moves(reading.place, symbol.kind):
             _, state, word, barred = reading
             if tag != "inside" and word is not None:
@@ -163,7 +173,8 @@ class Spelled:
                 word = self._extended(state, word, symbol)
                 if word[0] < 0 and not self.allows_unnamed[state]:
                     continue
-                barred = (frozenset(index for index in barred[0] if word[0] in self._paths[index]), _NONE[1])
+                spelled = frozenset(index for index in barred[0] if word[0] in self._paths[index])
+                barred = (spelled, _NONE[1]) if spelled else _NONE
             if state != DEAD:
                 readings.append(Reading(place, state, word, barred))
         return readings
