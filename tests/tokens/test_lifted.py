@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from dlmctl.control.automata import chain, exact_tokens, scaled
+from dlmctl.control.automata import chain, exact_tokens, scaled, spelled
 from dlmctl.control.automata import transitions as transitions_of
 from dlmctl.control.automata.dfa import shortest
 from dlmctl.control.automata.exact_tokens import token_language
@@ -130,6 +130,7 @@ def test_requirements_beside_each_other_are_built_from_those_of_each(kind, monke
 def test_what_is_too_large_is_found_out_once(monkeypatch):
     tokenizer, tried, faults = tokenizer_of("bytes"), [], []
     monkeypatch.setattr(exact_tokens, "_cache", {})
+    monkeypatch.setattr(spelled, "MAX_CHARACTER_STATES", 500)
     monkeypatch.setattr(exact_tokens, "Spelled", lambda *given: tried.append(given) or Spelled(*given))
     for _ in range(3):
         with pytest.raises(RecipeError, match=r"pattern: .* too large") as fault:
