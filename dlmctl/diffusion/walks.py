@@ -275,14 +275,19 @@ def relative(logits: Tensor, settings: WalkSettings) -> Tensor:
 
 def is_unlikely(logits: Tensor, settings: WalkSettings) -> Tensor:
     """Whether ``min_p`` excludes a word, or it is not allowed: ``[..., V]``."""
-    least = math.log(settings.min_p * (1 - 1e-6)) if settings.min_p else -math.inf
+    least = math.log(_least_weight(settings)) if settings.min_p else -math.inf
     return logits <= logits.amax(-1, keepdim=True) + settings.temperature * least
+
+
+def _least_weight(settings: WalkSettings) -> float:
+    """The weight up to which ``min_p`` excludes a word; the factor keeps the likeliest word despite rounding."""
+    return settings.min_p * (1 - 1e-6)
 
 
 def _truncated(weights: Tensor, settings: WalkSettings) -> Tensor:
     """Set ``weights [..., V]`` to 0 for the words that ``min_p`` excludes, in place."""
-    # A single pass; the factor keeps the likeliest word despite rounding.
-    return torch.threshold_(weights, settings.min_p * (1 - 1e-6), 0.0) if settings.min_p > 0 else weights
+    # A single pass.
+    return torch.threshold_(weights, _least_weight(settings), 0.0) if settings.min_p > 0 else weights
 
 
 def entropies(weights: Tensor, logs: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def drawn_states(scores: Tensor, automata: Automata, spans: Spans, uniform: Tens
     state = torch.zeros_like(automata.classes[:, 0])
     states = [state]
     for at, is_word in enumerate(spans.within.unbind(1)):
-        reached = automata.drawn_step(state, scores[:, at], step_scores[:, at], backwards[:, at + 1], uniform[:, at])
+        reached = automata.drawn_step(state, step_scores[:, at], backwards[:, at + 1], uniform[:, at])
         state = torch.where(is_word, reached, state)
         states.append(state)
     return log_p, torch.stack(states, 1)

@@ -115,15 +115,13 @@ class Edges(NamedTuple):
         member = scores.gather(1, self.member).masked_fill(~in_group, -torch.inf).argmax(1, keepdim=True)
         return self.member.gather(1, member)[:, 0], self.target.gather(1, edge)[:, 0]
 
-    def drawn_step(
-        self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor, uniform: Tensor
-    ) -> Tensor:
+    def drawn_step(self, state: Tensor, scores: Tensor, backward: Tensor, uniform: Tensor) -> Tensor:
         # Only the edges of these states, which are in the order of the states that they lead to.
         start, end = (self.first.gather(1, at[:, None]) for at in (state, state + 1))
         edge = start + torch.arange(max(1, int((end - start).max())), device=state.device)
         is_edge, edge = edge < end, edge.clamp(max=self.transitions - 1)
         group, target = self.group.gather(1, edge), self.target.gather(1, edge)
-        terms = step_scores.gather(1, group) + backward.gather(1, target)
+        terms = scores.gather(1, group) + backward.gather(1, target)
         weights = weights_of(terms.masked_fill(~is_edge, -torch.inf))
         return target.gather(1, drawn(weights, uniform)[:, None])[:, 0]
 

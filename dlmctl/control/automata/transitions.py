@@ -146,13 +146,14 @@ class Tables(NamedTuple):
         """The best classes ``[B, N]`` along the path ``states [B, N + 1]``, by ``scores [B, N, C]``."""
         return scores.masked_fill(~self.classes_along(states), -torch.inf).argmax(2)
 
-    def drawn_step(
-        self, state: Tensor, scores: Tensor, step_scores: Tensor, backward: Tensor, uniform: Tensor
-    ) -> Tensor:
+    def drawn_step(self, state: Tensor, scores: Tensor, backward: Tensor, uniform: Tensor) -> Tensor:
         """The state ``[B]`` after the states ``[B]`` and a word, drawn with ``uniform`` numbers ``[B]``.
 
         By the probabilities of the states, in their order, so that equal automata in another form draw the same.
-        Arguments otherwise as for ``best_step``, with sums.
+
+        Args:
+            scores: the ``step_scores [B, ...]`` of the word.
+            backward: ``[B, S]``, after the word.
         """
         successors = self.table.gather(1, state[:, None, None].expand(-1, 1, self.width))[:, 0]
         terms = scores + backward.gather(1, successors)
