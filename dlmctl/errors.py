@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -53,6 +53,11 @@ class UserError(Exception):
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         self.what, self.where, self.remedy = what, where, remedy
         super().__init__(str(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without calling ``__init__``, whose arguments are those of the subclass: an error that cannot be
+        unpickled breaks the pool of processes that one of them raised it in."""
+        return _unpickled, (type(self), self.args, vars(self))
 
     def __str__(self) -> str:
         """The message, short and printable whatever its parts contain."""
@@ -110,6 +115,12 @@ class SettingError(ModelError):
     def __init__(self, setting: str, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.setting = setting
+
+
+def _unpickled(kind: type[UserError], args: tuple[Any, ...], attributes: Mapping[str, Any]) -> UserError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 def _user_lines(error: BaseException) -> list[str]:
