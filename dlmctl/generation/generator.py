@@ -93,7 +93,8 @@ class Generator:
         """Draw the texts of a batch of rows.
 
         Args:
-            batch: columns by name, each a list, an array, or a pandas Series, which is read in order, not by its index.
+            batch: columns by name, each a list, an array, or a pandas Series, which is read in order, not by its index;
+                or a data frame.
             indices: the places of its rows in the whole table, in place of the column ``index``.
 
         Returns:

@@ -12,6 +12,7 @@ from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.user_files import one_version
+from dlmctl.datasets.in_memory import rows_in
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.tokens import TokenLM
@@ -146,8 +147,8 @@ def run(
         recipe: the name of a bundled recipe, a file, a dict of settings, or a ``Recipe``; the ``controls`` of the last
             two may hold control objects.
         model: in place of the recipe's: a bundled name, a folder, a hub name, or a model already loaded.
-        targets: a table whose rows fill the recipe's placeholders, ``samples`` texts each: a file, a data frame, or
-            rows as mappings of columns to cells.
+        targets: a table whose rows fill the recipe's placeholders, ``samples`` texts each: a file, a data frame of
+            pandas or Polars, a table of PyArrow, or rows as mappings of columns to cells.
         samples, seed: in place of the recipe's.
         progress: called with the steps done and in all; by default a notebook shows a bar, False shows none.
         overrides: settings that override those of a file, e.g. ``["sampler.steps=20"]``, as with ``--set``.
@@ -189,8 +190,8 @@ def _target_rows(targets: Any) -> Any:
     """Targets in the form that a recipe holds."""
     if isinstance(targets, str | Path):
         return str(targets)
-    if hasattr(targets, "to_dict") and hasattr(targets, "columns"):  # a data frame of pandas
-        return targets.to_dict("records")
+    if (rows := rows_in(targets)) is not None:
+        return rows
     if isinstance(targets, Iterable) and not isinstance(targets, Mapping):
         return list(targets)
     remedy = "Give a file, a data frame, or a list of rows as dicts."
