@@ -145,6 +145,16 @@ def test_cells_are_read_by_their_order_not_by_labels(model_folder, kind):
     assert list(result["word"]) == list(plain["word"])
 
 
+def test_a_model_already_loaded_is_used_and_left_behind_when_pickled(model_folder, monkeypatch):
+    loaded, columns = dlmctl.load(model_folder), columns_of(ROWS[:2], index=range(2))
+    generator = Generator(recipe_of("e2e"), model=loaded)
+    sent = pickle.dumps(generator)
+    assert len(sent) < 10_000
+    texts = pickle.loads(sent)(columns)["text"]
+    monkeypatch.setattr("dlmctl.generation.generator.load_model", None)
+    assert generator(columns)["text"] == texts
+
+
 def test_a_batch_may_be_a_data_frame(model_folder):
     generator, columns = Generator(recipe_of(model_folder)), columns_of(ROWS[:3], index=range(3))
     assert generator(Frame(**columns))["text"] == generator(columns)["text"]

@@ -16,7 +16,7 @@ from dlmctl.datasets.in_memory import rows_in
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.tokens import TokenLM
-from dlmctl.errors import UserError
+from dlmctl.errors import UserError, readable
 from dlmctl.generation.arguments import check_model, check_traced, sample_numbers, whole
 from dlmctl.generation.generate import generate
 from dlmctl.generation.notebook_bar import progress_or_bar
@@ -26,13 +26,16 @@ from dlmctl.generation.run import run_recipe
 from dlmctl.generation.stream import stream_samples
 from dlmctl.recipe.load import load_recipe, validated
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
-from dlmctl.recipe.yaml_file import SettingsFile
+from dlmctl.recipe.yaml_file import OVERRIDES, SettingsFile
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
+from dlmctl.text.plain_values import plain_value
 
 _spelled_out = spelled_out(generate)
+Overridden = str | Sequence[str] | Mapping[str, Any]
+"""Settings of a recipe's file to override: a dict of them, or settings as for ``--set``."""
 
 
 class Model(Pretrained):
@@ -134,7 +137,7 @@ def run(
     targets: str | Path | Iterable[Mapping[str, Any]] | None = None,
     samples: int | None = None,
     seed: int | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overridden = (),
     strict: bool = False,
     progress: Progress | bool | None = None,
     on_step: OnStep | None = None,
@@ -151,7 +154,8 @@ def run(
             pandas or Polars, a table of PyArrow, or rows as mappings of columns to cells.
         samples, seed: in place of the recipe's.
         progress: called with the steps done and in all; by default a notebook shows a bar, False shows none.
-        overrides: settings that override those of a file, e.g. ``["sampler.steps=20"]``, as with ``--set``.
+        overrides: settings that override those of a file, e.g. ``{"sampler.steps": 20}``, or as with ``--set``,
+            ``["sampler.steps=20"]``.
         strict: raise an error for the first row that cannot be met; otherwise ``unmet`` of its samples says why.
         on_step, trace, watch: as for ``generate``.
 
@@ -200,7 +204,7 @@ def _target_rows(targets: Any) -> Any:
 
 def recipe_from(
     recipe: Any,
-    overrides: Sequence[str],
+    overrides: Overridden,
     *,
     model: str | None = None,
     targets: Any = None,
@@ -225,15 +229,46 @@ def recipe_from(
     return resolved.model_copy(update=changes), origin
 
 
-def _read(recipe: Any, overrides: Sequence[str], model: str | None, targets: Any) -> tuple[Recipe, SettingsFile | None]:
+def _read(recipe: Any, overrides: Overridden, model: str | None, targets: Any) -> tuple[Recipe, SettingsFile | None]:
+    settings = _as_settings(overrides)
     if isinstance(recipe, str | Path):
-        model_override = [] if model is None else [f"model={json.dumps(model)}"]
-        return load_recipe(str(recipe), [*overrides, *model_override], targets=targets)
-    if overrides:
+        settings += [] if model is None else _as_settings({"model": model})
+        return load_recipe(str(recipe), settings, targets=targets, option=OVERRIDES)
+    if settings:
         raise UserError("apply only to recipes given by name.", where="overrides", remedy="Change the recipe itself.")
     if isinstance(recipe, Recipe):
+        recipe = recipe if model is None else recipe.with_model(model)
         return recipe if targets is None else recipe.model_copy(update={"targets": targets}), None
     if isinstance(recipe, Mapping):
         return validated({**recipe, **({} if model is None else {"model": model})}, targets=targets)
     message = f"{type(recipe).__name__!r} is not a recipe."
     raise UserError(message, where="recipe", remedy="Give a name, a file, a dict of its settings or a Recipe.")
+
+
+def _as_settings(overrides: Overridden, inside: str = "") -> list[str]:
+    """Overrides in the form of ``--set``; a dict inside a dict sets its entries."""
+    if isinstance(overrides, str):
+        return [overrides]
+    if isinstance(overrides, Sequence) and all(isinstance(setting, str) for setting in overrides):
+        return list(overrides)
+    if not isinstance(overrides, Mapping):
+        remedy = 'E.g. {"sampler.steps": 20}.'
+        raise UserError(
+            f"must be a dict of settings, not {readable(repr(overrides), 60)}.", where=OVERRIDES, remedy=remedy
+        )
+    settings = []
+    for name, value in plain_value(dict(overrides)).items():
+        is_section = isinstance(value, Mapping) and value
+        settings += (
+            _as_settings(value, f"{inside}{name}.") if is_section else [f"{inside}{name}={_as_yaml(name, value)}"]
+        )
+    return settings
+
+
+def _as_yaml(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        what = f"{name}: a recipe file cannot hold {readable(repr(value), 60)}."
+        remedy = "Objects go into a `dlmctl.Recipe(...)` or a dict."
+        raise UserError(what, where=OVERRIDES, remedy=remedy) from None

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel
+
 from dlmctl.checkpoint.resolve import family_of
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 
@@ -100,6 +102,18 @@ def settings_of(name: Preset, family: FamilyName = "gaussian") -> PresetSettings
     """
     settings = FAMILIES[family][name]
     return PresetSettings(SamplerSettings(**settings["sampler"]), Guidance(**settings["guidance"]))
+
+
+def for_other_model(preset: Preset, settings: PresetSettings, before: str, after: str) -> PresetSettings:
+    """Settings for another model: those that differ from the preset of the model before, over the preset of the new."""
+    family = family_of(after)
+    presets = zip(settings, settings_of(preset, family_of(before)), FAMILIES[family][preset].values(), strict=True)
+    sampler, guidance = ({**new, **_differing(current, default)} for current, default, new in presets)
+    return PresetSettings(SamplerSettings(**sampler), Guidance(**guidance))
+
+
+def _differing(settings: BaseModel, default: BaseModel) -> dict[str, Any]:
+    return {name: value for name, value in settings if value != getattr(default, name)}
 
 
 def with_preset(recipe: Any, default_model: str) -> Any:

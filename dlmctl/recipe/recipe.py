@@ -28,7 +28,7 @@ from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.recipe.presets import Preset, with_preset
+from dlmctl.recipe.presets import Preset, PresetSettings, for_other_model, with_preset
 from dlmctl.recipe.readable import ReadableSettings
 from dlmctl.recipe.settings import DEVICES, Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
@@ -181,6 +181,13 @@ class Recipe(ReadableSettings):
     def _fill_in_preset(cls, value: Any) -> Any:
         return with_preset(plain_value(value), DEFAULT_MODEL)
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_by_name(cls, value: Any) -> Any:
+        if hasattr(value, "tokenizer"):
+            raise ValueError("a recipe names its model; one already loaded goes to `dlmctl.run(recipe, model=...)`")
+        return value
+
     @field_validator("rank_by", mode="before")
     @classmethod
     def _wrap_single_criterion(cls, value: Any) -> Any:
@@ -203,6 +210,13 @@ class Recipe(ReadableSettings):
         if self.second_scorer is not None and "fluency" not in self.rank_by:
             raise ValueError(f"second_scorer {UNUSED_SECOND_SCORER} {RANK_BY_FLUENCY}")
         return self
+
+    def with_model(self, model: str) -> Self:
+        """The recipe for another model, whose family determines what the preset means."""
+        if model == self.model:
+            return self
+        settings = for_other_model(self.preset, PresetSettings(self.sampler, self.guidance), self.model, model)
+        return self.model_copy(update={"model": model, **settings._asdict()})
 
     def control_specs(self) -> list[ControlSpec]:
         """The parsed entries of ``controls``.
