@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # Maximum characters of a message, and of its place and its remedy where the whole message would be longer than that.
 MAX_MESSAGE, MAX_WHERE, MAX_REMEDY = 560, 160, 200
+# The longest value that a message shows, and the pydantic errors that are not about a value, or say it themselves.
+MAX_VALUE = 60
+_WITHOUT_VALUE = ("missing", "extra_forbidden", "value_error", "json_invalid")
 # A longer word cannot be a misspelt name.
 MAX_NAME = 100
 # The packages of the toolkit; and folders of installed packages, with that of Python's own modules.
@@ -166,9 +169,12 @@ class DataError(UserError):
 
 
 def first_validation_error(error: ValidationError) -> str:
-    """The first error of a pydantic validation, as a sentence with its place."""
+    """The first error of a pydantic validation, as a sentence with its place and, if it is short, the value."""
     first = error.errors()[0]
     place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    value = repr(first["input"])
+    if first["type"] not in _WITHOUT_VALUE and ", not " not in message and len(value) <= MAX_VALUE:
+        message = f"{message}, not {value}"
     ending = "" if message[-1:] in (".", "?") else "."  # messages of our own validators may end with a hint
     return readable(f"{place}: {message}{ending}" if place else f"{message}{ending}")
 

@@ -38,9 +38,9 @@ def shown(cells: Mapping[str, str]) -> list[str]:
 
 
 def test_the_line_of_the_cell_and_the_message_are_shown():
-    assert shown({"/tmp/ipykernel_7/1.py": "from controls import Length\nLength('x')\n"}) == [
-        "line 2, in <module>: Length('x')",
-        "UserError: control 'length': words: Input should be a valid integer.",
+    assert shown({"/tmp/ipykernel_7/1.py": "from controls import Length\nLength(8.5)\n"}) == [
+        "line 2, in <module>: Length(8.5)",
+        "UserError: control 'length': words: Input should be a valid integer, not 8.5. E.g. words=14.",
     ]
 
 
