@@ -147,8 +147,8 @@ def run(
     """Generate the texts of a recipe.
 
     Args:
-        recipe: the name of a bundled recipe, a file, a dict of settings, or a ``Recipe``; the ``controls`` of the last
-            two may hold control objects.
+        recipe: the name of a bundled recipe, a file, a dict of settings, a ``Recipe``, or what ``load_recipe`` returns;
+            the ``controls`` of a dict or a ``Recipe`` may hold control objects.
         model: in place of the recipe's: a bundled name, a folder, a hub name, or a model already loaded.
         targets: a table whose rows fill the recipe's placeholders, ``samples`` texts each: a file, a data frame of
             pandas or Polars, a table of PyArrow, or rows as mappings of columns to cells.
@@ -234,10 +234,12 @@ def _read(recipe: Any, overrides: Overridden, model: str | None, targets: Any) -
     if isinstance(recipe, str | Path):
         settings += [] if model is None else _as_settings({"model": model})
         return load_recipe(str(recipe), settings, targets=targets, option=OVERRIDES)
+    if isinstance(recipe, tuple) and len(recipe) == 2 and isinstance(recipe[0], Recipe) and not settings:
+        return _read(recipe[0], (), model, targets)[0], recipe[1]  # as `load_recipe` returns it
     if settings:
         raise UserError("apply only to recipes given by name.", where="overrides", remedy="Change the recipe itself.")
     if isinstance(recipe, Recipe):
-        recipe = recipe if model is None else recipe.with_model(model)
+        recipe = recipe if model in (None, recipe.model) else recipe.changed(model=model)
         return recipe if targets is None else recipe.model_copy(update={"targets": targets}), None
     if isinstance(recipe, Mapping):
         return validated({**recipe, **({} if model is None else {"model": model})}, targets=targets)

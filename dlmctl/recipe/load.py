@@ -95,6 +95,9 @@ def load_recipe(
         targets: replaces the recipe's targets.
         option: what gives the overrides, for messages: an option of the command line, or an argument in Python.
 
+    Returns:
+        The recipe, and its file, with the lines of its settings for messages; ``run`` takes both.
+
     Raises:
         RecipeError: it cannot be read, is empty, or does not validate; the message names file and line.
     """

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel
-
 from dlmctl.checkpoint.resolve import family_of
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 
@@ -104,16 +102,13 @@ def settings_of(name: Preset, family: FamilyName = "gaussian") -> PresetSettings
     return PresetSettings(SamplerSettings(**settings["sampler"]), Guidance(**settings["guidance"]))
 
 
-def for_other_model(preset: Preset, settings: PresetSettings, before: str, after: str) -> PresetSettings:
-    """Settings for another model: those that differ from the preset of the model before, over the preset of the new."""
-    family = family_of(after)
-    presets = zip(settings, settings_of(preset, family_of(before)), FAMILIES[family][preset].values(), strict=True)
-    sampler, guidance = ({**new, **_differing(current, default)} for current, default, new in presets)
-    return PresetSettings(SamplerSettings(**sampler), Guidance(**guidance))
-
-
-def _differing(settings: BaseModel, default: BaseModel) -> dict[str, Any]:
-    return {name: value for name, value in settings if value != getattr(default, name)}
+def beyond_preset(name: Preset, model: str, settings: PresetSettings) -> dict[str, dict[str, Any]]:
+    """The settings of each section that differ from those of a preset for a model."""
+    preset = settings_of(name, family_of(model))
+    return {
+        section: {key: value for key, value in own if value != getattr(default, key)}
+        for section, own, default in zip(PresetSettings._fields, settings, preset, strict=True)
+    }
 
 
 def with_preset(recipe: Any, default_model: str) -> Any:

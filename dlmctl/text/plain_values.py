@@ -6,8 +6,7 @@ from typing import Any
 
 
 def plain_value(value: Any) -> Any:
-    """``value`` as Python's own numbers, strings, lists and dicts, at any depth of lists and dicts: it may hold values of
-    NumPy, columns of pandas, and sets.
+    """``value`` as Python's own numbers, strings, lists and dicts, at any depth: NumPy's, sets, and columns of pandas.
 
     >>> plain_value({"words": {"tea", "cup"}, "letters": [1, None]})
     {'words': ['cup', 'tea'], 'letters': [1, None]}
