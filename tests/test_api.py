@@ -374,6 +374,17 @@ def test_other_wrong_calls_are_one_message(model):
         dlmctl.load(model)
     with pytest.raises(UserError, match=r"samples: must be a whole number of 1 or more, not -1\."):
         dlmctl.run("pos", samples=-1)
+    for call in (
+        model.generate,
+        lambda **options: dlmctl.run(Recipe(**options)),
+        lambda **options: dlmctl.run(options),
+    ):
+        with pytest.raises(
+            UserError, match=r"^samples: more than 100,000 texts and candidates do not fit into memory\."
+        ):
+            call(samples=60_000, candidates=2)
+    with pytest.raises(UserError, match="label: the model 'e2e' takes no label"):
+        dlmctl.run({"model": "e2e", "label": "x"})
     with pytest.raises(UserError, match="overrides: apply only to recipes given by name"):
         dlmctl.run(Recipe(), overrides=["seed=3"])
     with pytest.raises(UserError, match="is not a control"):

@@ -14,12 +14,15 @@ import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.errors import UserError, did_you_mean
+from dlmctl.errors import RecipeError, UserError, did_you_mean
 from dlmctl.generation.rounds import Rounds
 from dlmctl.recipe.presets import PRESETS, PresetSettings
 from dlmctl.recipe.python_settings import SettingsMapping, settings_from
 from dlmctl.recipe.recipe import RANK_BY_FLUENCY, UNUSED_SECOND_SCORER
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
+
+# Most texts and candidates of a call that keeps all of them; more go to files, shard by shard.
+MAX_IN_MEMORY = 100_000
 
 
 def read_rounds(
@@ -70,6 +73,16 @@ def read_traced(trace: Any, numbers: Sequence[int]) -> Sequence[int]:
         return numbers if trace else ()
     listed = _listed_numbers("trace", trace)
     return numbers[: whole("trace", trace, least=0)] if listed is None else listed
+
+
+def require_room(texts: int, candidates: Any, where: str = "samples") -> None:
+    """Raise RecipeError if the texts of a call, with their candidates, do not fit into memory."""
+    if texts * (int(candidates) if isinstance(candidates, Integral) else 1) > MAX_IN_MEMORY:
+        what = f"more than {MAX_IN_MEMORY:,} texts and candidates do not fit into memory."
+        remedy = (
+            "Write them to a folder, `dlmctl generate --out FOLDER/`; in Python, `model.stream` yields them one by one."
+        )
+        raise RecipeError(what if where == "samples" else f"samples: {what}", where=where, remedy=remedy)
 
 
 def check_traced(trace: Any, numbers: Sequence[int]) -> None:
