@@ -361,6 +361,15 @@ def test_a_model_is_loaded_to_a_device_by_name(model):
     assert len(dlmctl.load(model.folder, device="auto").generate(samples=1, sampler={"steps": 2})) == 1
 
 
+def test_parameters_of_texts_that_are_not_drawn_have_a_warning(model, caplog):
+    each = Length.each([4, 5, 6])
+    for samples in (3, 4, [0, 2]):
+        model.generate(each, samples=samples, sampler=QUICK)
+    assert not caplog.messages
+    model.generate(~Length(9) & each, samples=2, sampler=QUICK)
+    assert "Length.each has parameters for 3 texts, of which 2 are drawn; samples=3 draws all." in caplog.text
+
+
 def test_what_a_callback_returns_by_accident_is_no_state(model):
     with pytest.raises(
         UserError, match=r"on_step: must return None, or a state of the shape \[1, \d+, \d+\] .*, not True"

@@ -13,7 +13,8 @@ from typing import Any, get_args
 import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control
+from dlmctl.control.base import Composite, Control
+from dlmctl.control.warn_once import warn_once
 from dlmctl.errors import RecipeError, UserError, did_you_mean
 from dlmctl.generation.rounds import Rounds
 from dlmctl.recipe.presets import PRESETS, PresetSettings
@@ -160,6 +161,16 @@ def check_arguments(control: Any, model: Any, preset: Any) -> None:
         raise UserError(
             f"there is no preset {preset!r}.", where="preset", remedy=did_you_mean(str(preset), list(PRESETS))
         )
+
+
+def warn_of_unused_sets(control: Any, samples: Any) -> None:
+    """Warn if ``each`` has parameters for more texts than are drawn, as if their number were left to the default."""
+    if isinstance(control, Composite):
+        for part in control.parts:
+            warn_of_unused_sets(part, samples)
+    elif isinstance(control, Control) and isinstance(samples, Integral) and len(control.sets) > samples:
+        sets = f"{type(control).__name__}.each has parameters for {len(control.sets)} texts"
+        warn_once(f"{sets}, of which {samples} are drawn; samples={len(control.sets)} draws all.")
 
 
 def check_model(model: Any) -> None:

@@ -17,7 +17,14 @@ from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import UserError, readable
-from dlmctl.generation.arguments import check_model, check_traced, require_room, sample_numbers, whole
+from dlmctl.generation.arguments import (
+    check_model,
+    check_traced,
+    require_room,
+    sample_numbers,
+    warn_of_unused_sets,
+    whole,
+)
 from dlmctl.generation.generate import generate
 from dlmctl.generation.notebook_bar import progress_or_bar
 from dlmctl.generation.options import Options, check_names, spelled_out
@@ -76,6 +83,7 @@ class Model(Pretrained):
         numbers = sample_numbers(samples)
         require_room(len(numbers), options.get("candidates", 1))
         check_traced(options.get("trace", False), numbers)
+        warn_of_unused_sets(control, samples)
         with progress_or_bar(progress) as step_progress:
             generation = generate(control, model=self, samples=samples, progress=step_progress, **options)
         return replace(generation, about={"seed": int(options.get("seed", 0)), "model": model_name(self.folder)})
