@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.argument_checks import no_control
 from dlmctl.control.base import Composite, Control
 from dlmctl.control.warn_once import warn_once
 from dlmctl.errors import RecipeError, UserError, did_you_mean
@@ -168,7 +169,7 @@ def warn_of_unused_sets(control: Any, samples: Any) -> None:
     if isinstance(control, Composite):
         for part in control.parts:
             warn_of_unused_sets(part, samples)
-    elif isinstance(control, Control) and isinstance(samples, Integral) and len(control.sets) > samples:
+    elif isinstance(samples, Integral) and len(getattr(control, "sets", ())) > samples:
         sets = f"{type(control).__name__}.each has parameters for {len(control.sets)} texts"
         warn_once(f"{sets}, of which {samples} are drawn; samples={len(control.sets)} draws all.")
 
@@ -181,14 +182,8 @@ def check_model(model: Any) -> None:
 
 
 def _check_control(control: Any) -> None:
-    if control is None or isinstance(control, Control):
-        return
-    remedy = 'A control is an object such as Contains("pub"); combine several with &, | and ~.'
-    if isinstance(control, str):
-        remedy += f" The recipe of that name, if there is one, runs by dlmctl.run({control!r})."
-    elif isinstance(control, type) and issubclass(control, Control):
-        remedy = f"Give it its parameters: {control.__name__}(...)."
-    raise UserError(f"{control!r} is not a control.", where="control", remedy=remedy)
+    if control is not None and not (isinstance(control, Control) and hasattr(control, "sets")):
+        raise no_control(control, where="control")
 
 
 def read_settings(
