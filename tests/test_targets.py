@@ -151,6 +151,11 @@ def test_missing_values_of_pandas_are_empty_cells(monkeypatch):
     assert rows_of(table_of([row])) == [{"c": 1}]
 
 
+def test_cells_that_json_has_no_type_for_are_lists_and_text():
+    row = {"a": {"tea", "cup"}, "b": "café".encode(), "c": np.array(["x", "y"]), "d": ("x", frozenset({2, 1}))}
+    assert rows_of(table_of([row])) == [{"a": ["cup", "tea"], "b": "café", "c": ["x", "y"], "d": ["x", [1, 2]]}]
+
+
 def test_closed_standard_input_has_no_rows(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(UserError, match=r"standard input: holds no rows"):
