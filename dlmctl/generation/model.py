@@ -41,6 +41,8 @@ from dlmctl.sampling.walk import OnStep
 from dlmctl.text.plain_values import plain_value
 
 _spelled_out = spelled_out(generate)
+AnyRecipe = str | Path | Recipe | Mapping[str, Any] | tuple[Recipe, SettingsFile]
+"""A recipe by name or file, as a dict, as an object, or as ``load_recipe`` returns it."""
 Overridden = str | Sequence[str] | Mapping[str, Any]
 """Settings of a recipe's file to override: a dict of them, or settings as for ``--set``."""
 
@@ -141,7 +143,7 @@ def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:
 
 @one_version()
 def run(
-    recipe: str | Path | Recipe | Mapping[str, Any],
+    recipe: AnyRecipe,
     *,
     model: str | Path | Pretrained | None = None,
     targets: str | Path | Iterable[Mapping[str, Any]] | None = None,

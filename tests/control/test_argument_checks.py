@@ -106,6 +106,8 @@ def test_sets_of_words_are_lists_in_alphabetical_order():
     for kind in (Contains, Avoid):
         assert kind({"tea", "pot", "cup"}).sets[0].words == kind(words=frozenset(words)).sets[0].words == words
     assert Lexicon(words={"tea", "pot", "cup"}).sets[0].words == words
+    assert Contains(word for word in words).sets[0].words == words
+    assert "words.0: Input should be a valid string, not {'tea': 1}" in message_of(lambda: Contains({"tea": 1}))
 
 
 def test_controls_are_shown_as_they_are_written():
