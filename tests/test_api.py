@@ -332,6 +332,11 @@ def test_a_dict_of_settings_lies_over_the_preset_and_a_criterion_may_stand_alone
     ("recipe", "said"),
     [
         ({"controls": {"length": 9}}, "controls: should be a list, not a mapping of 'length'. Each has a dash"),
+        ({"controls": [Length]}, "is not a control. Give it its parameters: Length(...)."),
+        (
+            {"controls": [len]},
+            "controls.0: <built-in function len> is not a control. A function that judges texts is one as",
+        ),
         ({"controls": ["length: 9"]}, "controls.0: a control is written `- name: parameters`, with a space after"),
         ("no-such", "no-such: there is no such recipe file."),
         (7, "recipe: 'int' is not a recipe."),

@@ -116,6 +116,17 @@ def no_control(value: Any, where: str | None = None) -> UserError:
     return UserError(f"{readable(repr(value), 200)} is not a control.", where=where, remedy=remedy)
 
 
+def no_function(value: Any) -> Any:
+    """Return ``value``, an entry of a recipe's controls, unless it is a function or a class.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if callable(value):
+        raise ValueError(str(no_control(value)))
+    return value
+
+
 def words_from(name: str, words: Sequence[str]) -> Sequence[str]:
     """The words of a text.
 
