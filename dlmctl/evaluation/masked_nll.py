@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.diffusion.layout import SPECIAL, positions_for
 from dlmctl.diffusion.masked import attended, length_nats, maskable_places
@@ -118,7 +119,7 @@ def bound_of_texts(
     if pretrained.model.family == "gaussian":
         return likelihood(pretrained, texts, steps=steps, draws=draws, seed=seed, progress=progress)
     if pretrained.model.family == "canvas":
-        raise UserError("dlmctl has no bound for models of this family.", where=str(pretrained.folder))
+        raise UserError("dlmctl has no bound for models of this family.", where=model_name(pretrained.folder))
     if steps is not None:
         raise UserError("the bound of a masked model has no steps.", where="--steps", remedy="Leave it out.")
     return masked_likelihood(pretrained, texts.rows, repeats=draws, seed=seed, progress=progress)
@@ -162,7 +163,7 @@ def masked_likelihood(
             progress(done, len(rows))
     word_count = int(counts.sum())
     if not word_count:
-        raise DataError("no word of the texts is in the model's vocabulary.", where=str(pretrained.folder))
+        raise DataError("no word of the texts is in the model's vocabulary.", where=model_name(pretrained.folder))
     lengths = torch.tensor([len(row) - SPECIAL for row in rows])
     given_length, with_length, unseen = _per_word(float(sums.sum()), config, lengths, word_count)
     return MaskedLikelihood(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.datasets.conditions import select_fields
 from dlmctl.datasets.dataset import load_split, load_vocabulary
@@ -40,7 +41,9 @@ def source_fields(pretrained: Pretrained) -> list[str]:
     """
     if pretrained.latent.config.source is None:
         raise ModelError(
-            "takes no source.", where=str(pretrained.folder), remedy="Train one with `model.source`; docs/training.md."
+            "takes no source.",
+            where=model_name(pretrained.folder),
+            remedy="Train one with `model.source`; docs/training.md.",
         )
     return pretrained.latent.config.source.fields
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dlmctl.annotators.scorer import stacked
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.control_weights import acceptability_folder, check_control_weights, network_digest
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.checkpoint.reader import named_reader
@@ -121,7 +122,9 @@ def load_acceptability(pretrained: Pretrained) -> AcceptabilityScorer:
     model = pretrained.model
     if not isinstance(model, MaskedLM):
         remedy = "Take `fluency` instead: only masked models over words learn it."
-        raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=remedy)
+        raise ModelError(
+            "has not learned which texts readers accept.", where=model_name(pretrained.folder), remedy=remedy
+        )
     cached = _LOADED.get(model)
     if cached is None or (
         isinstance(cached, AcceptabilityScorer) and cached.judge.bias.device != model.embeddings.device
@@ -189,10 +192,12 @@ def read_judge(pretrained: Pretrained, model: MaskedLM, *, any_scorer: bool = Fa
     """
     folder = acceptability_folder(pretrained.folder, model)
     if folder is None:
-        raise ModelError("has not learned which texts readers accept.", where=str(pretrained.folder), remedy=TRAIN)
+        raise ModelError(
+            "has not learned which texts readers accept.", where=model_name(pretrained.folder), remedy=TRAIN
+        )
     if not any(folder.glob("*.safetensors")):
         what = "has no acceptability weights of its own: another model reads its texts."
-        raise ModelError(what, where=str(pretrained.folder), remedy=TRAIN)
+        raise ModelError(what, where=model_name(pretrained.folder), remedy=TRAIN)
     card = check_control_weights(folder, model)
     if card.get(NETWORK) not in (None, network_digest(model.denoiser)):
         raise ModelError("was learned beside another network than the model has now.", where=str(folder), remedy=TRAIN)

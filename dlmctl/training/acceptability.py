@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dlmctl.annotators.scorer import load_scorer
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.control_weights import (
     ACCEPTABILITY,
     network_digest,
@@ -95,7 +96,9 @@ class AcceptabilityTask(StatelessTask):
     ) -> None:
         model = pretrained.model
         if not isinstance(model, MaskedLM):
-            raise ModelError("cannot learn acceptability: it is not a masked model.", where=str(pretrained.folder))
+            raise ModelError(
+                "cannot learn acceptability: it is not a masked model.", where=model_name(pretrained.folder)
+            )
         self.config, self.network = config, model.denoiser.requires_grad_(False)
         train, valid, vocabulary = load_splits(data)
         require_words_of(pretrained, data)

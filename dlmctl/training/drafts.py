@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlmctl.annotators.gold import tags_of
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.control_weights import find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.classifier import labels_of, load_labels
@@ -83,7 +84,7 @@ class ExampleBuilder:
             command = f"`dlmctl train control {kind.name} --model MODEL --data DATA --out RUN`"
             remedy = f"Train them first ({command}), or leave `told` out; named weights cannot be used here."
             raise ModelError(
-                f"has no hints for the control {kind.name!r}.", where=str(pretrained.folder), remedy=remedy
+                f"has no hints for the control {kind.name!r}.", where=model_name(pretrained.folder), remedy=remedy
             )
         network, feature_ids = loaded
         self.hints, self.feature_names = copy.deepcopy(network), list(feature_ids)

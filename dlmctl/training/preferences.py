@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.digests import folder_digests
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.hints import HINTS
@@ -132,7 +133,7 @@ class PreferenceTask(StatelessTask):
     def __init__(self, config: PreferencesConfig, pretrained: Pretrained, data: Path, text: Path, label: str) -> None:
         model = pretrained.model
         if not isinstance(model, MaskedLM) or model.family != "masked" or model.config.lengths != "data":
-            raise ModelError("is not a masked model that is given lengths.", where=str(pretrained.folder))
+            raise ModelError("is not a masked model that is given lengths.", where=model_name(pretrained.folder))
         self.config, self.tokenizer = config, pretrained.tokenizer
         self.lm = copy.deepcopy(model).float().eval().requires_grad_(False)
         self.builder = ExampleBuilder(pretrained, config.told)
