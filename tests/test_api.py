@@ -366,6 +366,13 @@ def test_a_model_is_loaded_to_a_device_by_name(model):
     assert len(dlmctl.load(model.folder, device="auto").generate(samples=1, sampler={"steps": 2})) == 1
 
 
+@pytest.mark.parametrize("name", ["progress", "on_step", "watch"])
+def test_a_callback_that_cannot_be_called_is_refused(model, name):
+    for call in (model.generate, lambda **options: dlmctl.run({"samples": 1}, model=model, **options)):
+        with pytest.raises(UserError, match=f"^{name}: must be a function, not 'x'"):
+            call(**{name: "x"})
+
+
 def test_parameters_of_texts_that_are_not_drawn_have_a_warning(model, caplog):
     each = Length.each([4, 5, 6])
     for samples in (3, 4, [0, 2]):

@@ -16,7 +16,7 @@ from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.argument_checks import no_control
 from dlmctl.control.base import Composite, Control
 from dlmctl.control.warn_once import warn_once
-from dlmctl.errors import RecipeError, UserError, did_you_mean
+from dlmctl.errors import RecipeError, UserError, did_you_mean, readable
 from dlmctl.generation.rounds import Rounds
 from dlmctl.recipe.presets import PRESETS, PresetSettings
 from dlmctl.recipe.python_settings import SettingsMapping, settings_from
@@ -87,6 +87,13 @@ def require_room(texts: int, candidates: Any, where: str = "samples") -> None:
         raise RecipeError(what if where == "samples" else f"samples: {what}", where=where, remedy=remedy)
 
 
+def check_callbacks(**callbacks: Any) -> None:
+    """Raise UserError if one is given that cannot be called; ``progress`` may also be True or False."""
+    for name, callback in callbacks.items():
+        if not (callback is None or callable(callback) or (name == "progress" and isinstance(callback, bool))):
+            raise UserError(f"must be a function, not {readable(repr(callback), 60)}.", where=name)
+
+
 def check_traced(trace: Any, numbers: Sequence[int]) -> None:
     """Raise UserError if a sample to be traced is not among the whole run's ``numbers``."""
     unknown = sorted(set(read_traced(trace, numbers)) - set(numbers))
@@ -154,10 +161,11 @@ def read_criteria(rank_by: Any) -> list[Criterion]:
     return criteria
 
 
-def check_arguments(control: Any, model: Any, preset: Any) -> None:
-    """Raise UserError if the control, the model or the preset is not one."""
+def check_arguments(control: Any, model: Any, preset: Any, **callbacks: Any) -> None:
+    """Raise UserError if the control, the model, the preset or a callback is not one."""
     _check_control(control)
     check_model(model)
+    check_callbacks(**callbacks)
     if preset not in list(PRESETS):
         raise UserError(
             f"there is no preset {preset!r}.", where="preset", remedy=did_you_mean(str(preset), list(PRESETS))

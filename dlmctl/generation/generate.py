@@ -13,7 +13,14 @@ from dlmctl.control.base import Control
 from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError
-from dlmctl.generation.arguments import check_arguments, read_extent, read_rounds, read_settings, read_traced, whole
+from dlmctl.generation.arguments import (
+    check_arguments,
+    read_extent,
+    read_rounds,
+    read_settings,
+    read_traced,
+    whole,
+)
 from dlmctl.generation.options import ObserverOptions
 from dlmctl.generation.prompts import Label, PromptLike, read_prompt
 from dlmctl.generation.results import Generation
@@ -132,7 +139,7 @@ def generate(
     Raises:
         UserError: a model, weights or device is missing, or the model cannot do or satisfy what is requested.
     """
-    check_arguments(control, model, preset)
+    check_arguments(control, model, preset, progress=progress, on_step=on_step, watch=watch)
     rounds = read_rounds(samples, seed, until, candidates, rank_by, second_scorer)
     traced = read_traced(trace, rounds.numbers)
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)

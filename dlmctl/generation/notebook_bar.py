@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from dlmctl.generation.arguments import check_callbacks
 from dlmctl.sampling.draw import Progress
 from dlmctl.text.notebook import running_shell
 
@@ -45,6 +46,7 @@ class Gone:
 @contextmanager
 def progress_or_bar(progress: Progress | bool | None, unit: str = "steps") -> Iterator[Progress | None]:
     """The caller's progress callback; by default a bar in a notebook that counts ``unit``, and None elsewhere."""
+    check_callbacks(progress=progress)
     display = _display() if progress is None or progress is True else None
     if display is None:
         yield progress if callable(progress) else None

@@ -50,7 +50,8 @@ def _check_options(pretrained: Pretrained, control: Control[Any] | None, options
     call = signature(generate).bind(control, model=pretrained, **options)
     call.apply_defaults()
     arguments = call.arguments
-    check_arguments(control, pretrained, arguments["preset"])
+    callbacks = {name: arguments[name] for name in ("on_step", "watch")}
+    check_arguments(control, pretrained, arguments["preset"], **callbacks)
     round_arguments = ("seed", "until", "candidates", "rank_by", "second_scorer")
     rounds = read_rounds(1, *(arguments[name] for name in round_arguments))
     read_traced(arguments["trace"], ())
