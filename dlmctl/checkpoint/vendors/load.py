@@ -19,7 +19,8 @@ from dlmctl.checkpoint.vendors.a2d import A2D
 from dlmctl.checkpoint.vendors.bd3lm import BD3LM
 from dlmctl.checkpoint.vendors.block_decoders import FAST_DLLM, SDAR
 from dlmctl.checkpoint.vendors.declared import Shape, Sizes, Vendor
-from dlmctl.checkpoint.vendors.dream import DREAM
+from dlmctl.checkpoint.vendors.diffu import DIFFUGPT, DIFFULLAMA, embedding_rows
+from dlmctl.checkpoint.vendors.dream import CODA, DREAM, OPEN_DCODER
 from dlmctl.checkpoint.vendors.encoder_folder import training_texts
 from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
 from dlmctl.checkpoint.vendors.gemma import load_gemma
@@ -36,6 +37,7 @@ from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.diffusion.uniform_tokens import UniformTokenLM
 from dlmctl.errors import ModelError, first_validation_error, readable, short_message
 from dlmctl.models.dit import DiT
+from dlmctl.models.gpt2 import BidirectionalGPT2
 from dlmctl.models.masked_encoder import MaskedEncoder
 from dlmctl.models.transformers_network import TransformersNetwork
 from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenizer, has_tokenizer, read_tokenizer
@@ -52,6 +54,8 @@ VENDORS: dict[str, Vendor] = {
     "lladamoe": LLADA_MOE,
     "llada2_moe": LLADA2,
     "Dream": DREAM,
+    "qwen2": OPEN_DCODER,
+    "CoDA": CODA,
     "sdar": SDAR,
     "sdar_moe": SDAR_MOE,
     "Fast_dLLM_Qwen": FAST_DLLM,
@@ -61,6 +65,8 @@ VENDORS: dict[str, Vendor] = {
     "duo": DUO,
     "DUO": DUO,
     "bd3lm": BD3LM,
+    "gpt2": DIFFUGPT,
+    "llama": DIFFULLAMA,
     SEDD_KIND: SEDD,
     **A2D,
     **MASKED_ENCODERS,
@@ -135,6 +141,8 @@ def _declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]
     vendor = LLADA_MOE if kind == "llada" and "num_experts" in settings else VENDORS[kind]
     if vendor in (SDAR, SDAR_MOE) and settings.get("block_size") is None and (block := _named_block(folder)):
         settings = {**settings, "block_size": block}
+    if vendor is DIFFUGPT and (rows := embedding_rows(folder)):
+        settings = {**settings, "vocab_size": rows}
     try:
         return vendor, vendor.sizes.model_validate(settings)
     except ValidationError as error:
@@ -263,7 +271,7 @@ def _in_main_precision(state: dict[str, Tensor], kept: Iterable[str]) -> dict[st
 def _weights_path(folder: Path, network: nn.Module) -> Path:
     """The file of the weights; many older models have no other than one that torch saved."""
     pickled = folder / PICKLED
-    may_be_old = isinstance(network, MaskedEncoder | DiT) and pickled.is_file()
+    may_be_old = isinstance(network, MaskedEncoder | DiT | BidirectionalGPT2) and pickled.is_file()
     is_old = may_be_old and not any(folder.glob("model*.safetensors*"))
     return pickled if is_old else folder / "model.safetensors"
 
