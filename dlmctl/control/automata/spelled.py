@@ -105,6 +105,7 @@ class Spelled:
         self._onward: dict[int, set[str]] = {-1: set(), **{node: set() for path in paths.values() for node in path}}
         for node, character in self._children:
             self._onward.setdefault(node, set()).add(character)
+        self._found_firsts: dict[tuple[Place, int], list[int]] = {}
         self._paths = {index: frozenset(path) for index, path in paths.items()}
         self._barred = self._barred_after(spaces)
         self.named = frozenset(character for word in alphabet.words[len(SHAPES) :] for character in word or "")
@@ -139,11 +140,14 @@ class Spelled:
             if reading not in numbers:
                 numbers[reading] = len(readings)
                 readings.append(reading)
+                firsts.append(self._firsts(reading.place, reading.word[0] if reading.word else -1, symbols))
             return numbers[reading]
 
         start = frozenset([0])
         number, subsets, rows = {start: 0}, [start], list[list[int]]()
         steps: dict[tuple[int, int], list[int]] = {}
+        # The first symbol that is read like each symbol, by reading.
+        firsts = [self._firsts(START, -1, symbols)]
         alike: dict[frozenset[Place], list[int]] = {}
         while len(rows) < len(subsets):
             members = [readings[reading] for reading in subsets[len(rows)]]
@@ -157,9 +161,10 @@ class Spelled:
                 if key not in targets:
                     successors = set[int]()
                     for reading in subsets[len(rows)]:
-                        if (reading, index) not in steps:
-                            steps[reading, index] = list(map(numbered, self._read(readings[reading], symbol)))
-                        successors.update(steps[reading, index])
+                        step = reading, firsts[reading][index]
+                        if step not in steps:
+                            steps[step] = list(map(numbered, self._read(readings[reading], symbol)))
+                        successors.update(steps[step])
                     subset = frozenset(successors)
                     if subset and subset not in number:
                         number[subset] = len(subsets)
@@ -171,6 +176,17 @@ class Spelled:
             rows.append(row)
         accepting = [any(self._accepts(readings[reading]) for reading in subset) for subset in subsets]
         return np.array(rows, dtype=np.int64), np.array(accepting, dtype=bool)
+
+    def _firsts(self, place: Place, node: int, symbols: Sequence[Symbol]) -> list[int]:
+        """For each symbol the number of the first that is read alike from a place in a word at a node of the trie."""
+        if (place, node) not in self._found_firsts:
+            first: dict[tuple[int, str], int] = {}
+            keys = zip(self._alike(frozenset([place]), symbols), symbols, strict=True)
+            self._found_firsts[place, node] = [
+                first.setdefault((group, character if character in self._onward[node] else ""), index)
+                for index, (group, (_, character, _)) in enumerate(keys)
+            ]
+        return self._found_firsts[place, node]
 
     def _alike(self, places: frozenset[Place], symbols: Sequence[Symbol]) -> list[int]:
         """A number for each symbol: the same for those that are read in the same ways from every one of these places,
