@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # for type checkers; tests/test_api.py keeps it in step with 
     from dlmctl.generation.run import run_recipe as run_recipe
     from dlmctl.recipe.load import load_recipe as load_recipe
     from dlmctl.recipe.recipe import Recipe as Recipe
+    from dlmctl.recipe.saving import save_recipe as save_recipe
     from dlmctl.recipe.settings import Guidance as Guidance
     from dlmctl.recipe.settings import Quota as Quota
     from dlmctl.recipe.settings import SamplerSettings as SamplerSettings
@@ -104,6 +105,7 @@ _PUBLIC = {
     "report": "generation.page.report",
     "run": "generation.model",
     "save_pretrained": "checkpoint.pretrained",
+    "save_recipe": "recipe.saving",
 }
 # Deprecated names of version 0.1, with their modules and replacements; removed in the next version.
 _DEPRECATED = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # Maximum characters of a message, and of its place and its remedy where the whole message would be longer than that.
 MAX_MESSAGE, MAX_WHERE, MAX_REMEDY = 560, 160, 200
+# The longest value that a message shows, and the pydantic errors that are not about a value, or say it themselves.
+MAX_VALUE = 60
+_WITHOUT_VALUE = ("missing", "extra_forbidden", "value_error", "json_invalid")
 # A longer word cannot be a misspelt name.
 MAX_NAME = 100
 # The packages of the toolkit; and folders of installed packages, with that of Python's own modules.
@@ -53,6 +56,11 @@ class UserError(Exception):
     def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
         self.what, self.where, self.remedy = what, where, remedy
         super().__init__(str(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without calling ``__init__``, whose arguments are those of the subclass: an error that cannot be
+        unpickled breaks the pool of processes that one of them raised it in."""
+        return _unpickled, (type(self), self.args, vars(self))
 
     def __str__(self) -> str:
         """The message, short and printable whatever its parts contain."""
@@ -112,6 +120,12 @@ class SettingError(ModelError):
         self.setting = setting
 
 
+def _unpickled(kind: type[UserError], args: tuple[Any, ...], attributes: Mapping[str, Any]) -> UserError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
+
+
 def _user_lines(error: BaseException) -> list[str]:
     """The lines of a traceback that are neither the toolkit's nor those of installed packages, from the outermost."""
     frames = ((frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_user_code(frame))
@@ -155,9 +169,12 @@ class DataError(UserError):
 
 
 def first_validation_error(error: ValidationError) -> str:
-    """The first error of a pydantic validation, as a sentence with its place."""
+    """The first error of a pydantic validation, as a sentence with its place and, if it is short, the value."""
     first = error.errors()[0]
     place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    value = repr(first["input"])
+    if first["type"] not in _WITHOUT_VALUE and ", not " not in message and len(value) <= MAX_VALUE:
+        message = f"{message}, not {value}"
     ending = "" if message[-1:] in (".", "?") else "."  # messages of our own validators may end with a hint
     return readable(f"{place}: {message}{ending}" if place else f"{message}{ending}")
 

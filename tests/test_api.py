@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -137,6 +138,85 @@ def test_a_recipe_runs_by_name_as_a_dict_and_as_an_object(model, tmp_path):
     assert dlmctl.run(Recipe(**settings), model=model).texts == texts
     assert dlmctl.run({**settings, "controls": [Length(words=5)]}).texts == texts
     assert dlmctl.run(path, samples=1, seed=3, overrides=["sampler.steps=3"]).texts == texts[:1]
+
+
+def test_a_recipe_made_in_python_can_be_run_with_another_model(model):
+    """A `Recipe` knows what its preset means for its own model; another model was ignored, or got these settings."""
+    settings = {"samples": 1, "preset": "fast", "sampler": {"patience": 1}, "controls": [Length(words=4)]}
+    recipe = Recipe(model="everyday", **settings)
+    assert recipe.sampler.steps is None
+    texts = dlmctl.run({**settings, "model": str(model.folder)}).texts
+    for other in (model, model.folder):
+        result = dlmctl.run(recipe, model=other)
+        assert result.about["model"] == str(model.folder)
+        assert result.texts == texts
+    moved = recipe.changed(model=str(model.folder))
+    assert moved.sampler == settings_of("fast").sampler.model_copy(update={"patience": 1})
+    assert moved.changed(model="everyday") == recipe
+    with pytest.raises(UserError, match=r"one already loaded goes to `dlmctl\.run\(recipe, model=\.\.\.\)`"):
+        Recipe(model=model)
+
+
+def test_what_is_assigned_to_a_recipe_is_validated_and_takes_effect():
+    recipe = Recipe(model="everyday", sampler={"min_p": 0.5}, controls=[Length(words=4)])
+    before = recipe.model_copy()
+    recipe.samples, recipe.preset = 3, "fast"
+    assert recipe == before.changed(samples=3, preset="fast")
+    assert (recipe.sampler.temperature, recipe.sampler.min_p) == (1.0, 0.5)
+    assert before.sampler.temperature == 0.9
+    recipe.sampler.steps = 7
+    recipe.until = {"max_rounds": 2}
+    assert (recipe.sampler.steps, recipe.until.max_rounds) == (7, 2)
+    for change, message in [
+        (lambda: setattr(recipe, "samples", -3), "samples: input should be greater than or equal to 1, not -3"),
+        (lambda: setattr(recipe.sampler, "steps", "x"), "steps: input should be a valid integer, not 'x'"),
+        (lambda: recipe.changed(sampels=3), "sampels: unknown key 'sampels'. Did you mean 'samples'?"),
+    ]:
+        with pytest.raises(dlmctl.SettingsError) as caught:
+            change()
+        assert str(caught.value).startswith(message)
+
+
+def test_a_recipe_made_in_python_is_saved_for_the_command_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    control = 0.5 * Contains("pub") & ~Length(8) | Length.each([5, 7])
+    recipe = Recipe(model="everyday", preset="fast", sampler={"min_p": 0.1}, controls=[control], quota=True)
+    dlmctl.save_recipe(recipe, path)
+    assert "temperature" not in path.read_text("utf-8")  # follows from the preset
+    assert dlmctl.load_recipe(str(path))[0].model_dump() == recipe.model_dump()
+    for odd, message in [
+        (Recipe(controls=[Even()]), "would not be read back: there is no control 'even'."),
+        (
+            Recipe(controls=[{"check": len}]),
+            "would not be read back: controls.0.check.function: a function is named as",
+        ),
+        ("pos", "recipe: 'str' is not a recipe."),
+    ]:
+        with pytest.raises(UserError, match=re.escape(message)):
+            dlmctl.save_recipe(odd, tmp_path / "odd.yaml")
+    with pytest.raises(UserError, match=r"mine\.yaml: cannot be written: "):
+        dlmctl.save_recipe(recipe, path / "mine.yaml")
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_settings_to_override_may_be_a_dict(model, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"model": str(model.folder), "samples": 2}), "utf-8")
+    plain = dlmctl.run(path, overrides=["seed=3", "sampler.steps=2"]).texts
+    for overrides in ({"seed": 3, "sampler.steps": 2}, {"seed": np.int64(3), "sampler": {"steps": 2}}):
+        assert dlmctl.run(path, overrides=overrides).texts == plain
+    assert len(dlmctl.run(path, overrides="samples=1")) == 1
+    assert dlmctl.run(dlmctl.load_recipe(str(path), ["sampler.steps=2"]), seed=3).texts == plain
+    for overrides, message in [
+        (5, 'overrides: must be a dict of settings, not 5. E.g. {"sampler.steps": 20}.'),
+        (["nix"], "overrides: 'nix' is not key=value."),
+        ({"sampler": {"stepz": 2}}, "sampler.stepz: unknown key 'stepz'. Did you mean 'steps'?"),
+        ({"controls": [Length(words=4)]}, "overrides: controls: a recipe file cannot hold [Length("),
+        ({"model": "nix"}, "model: nix: there is no such model."),
+    ]:
+        with pytest.raises(UserError) as caught:
+            dlmctl.run(path, overrides=overrides)
+        assert str(caught.value).startswith(message)
 
 
 def test_a_recipe_holds_controls_that_no_package_announces(model):
@@ -279,6 +359,14 @@ def test_a_device_to_load_to_is_checked_as_that_of_a_recipe(model, device):
 def test_a_model_is_loaded_to_a_device_by_name(model):
     assert dlmctl.load(model.folder, device="cpu").model.embedding_table.device.type == "cpu"
     assert len(dlmctl.load(model.folder, device="auto").generate(samples=1, sampler={"steps": 2})) == 1
+
+
+def test_what_a_callback_returns_by_accident_is_no_state(model):
+    with pytest.raises(
+        UserError, match=r"on_step: must return None, or a state of the shape \[1, \d+, \d+\] .*, not True"
+    ):
+        model.generate(samples=1, sampler=QUICK, on_step=lambda step: True)  # as the update of a bar does
+    assert model.generate(samples=1, sampler=QUICK, on_step=lambda step: step.x).texts
 
 
 def test_other_wrong_calls_are_one_message(model):

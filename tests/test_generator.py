@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,10 +64,30 @@ def test_every_batch_has_the_same_columns_of_the_same_types(model_folder):
     assert unmet["problem"][0].startswith("id=2: column 'word': contains: the word 'unicorn'")
 
 
+class Frame:
+    """A data frame of pandas, as far as it matters here."""
+
+    def __init__(self, **columns):
+        self.columns, self.cells = list(columns), columns
+
+    def __getitem__(self, name):
+        return self.cells[name]
+
+    def __or__(self, other):
+        self.columns += other.columns
+        return self
+
+    def to_dict(self, orient):
+        assert orient == "records"
+        return [dict(zip(self.columns, row, strict=True)) for row in zip(*self.cells.values(), strict=True)]
+
+
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (5, "the batch: must be a dict of columns, not 'int'"),
+        (5, "the batch: must be a dict of columns or a data frame, with names as strings, not 5."),
+        ([{"n": 4}], "A list of rows: pandas.DataFrame(rows)."),
+        (Frame(n=[4]) | Frame(n=[5]), "the batch: has the column 'n' twice."),
         (5, "datasets: map(..., batched=True), and no with_format"),
         ({"index": []}, "the batch has no column 'n'. Its columns are index."),
         ({"n": 4}, "the batch: the column 'n' must be a list or an array of cells, not 4"),
@@ -122,6 +143,31 @@ def test_cells_are_read_by_their_order_not_by_labels(model_folder, kind):
     result = generator({name: kind(cells) for name, cells in columns.items()})
     assert result["text"] == plain["text"]
     assert list(result["word"]) == list(plain["word"])
+
+
+def test_a_model_already_loaded_is_used_and_left_behind_when_pickled(model_folder, monkeypatch):
+    loaded, columns = dlmctl.load(model_folder), columns_of(ROWS[:2], index=range(2))
+    generator = Generator(recipe_of("e2e"), model=loaded)
+    sent = pickle.dumps(generator)
+    assert len(sent) < 10_000
+    texts = pickle.loads(sent)(columns)["text"]
+    monkeypatch.setattr("dlmctl.generation.generator.load_model", None)
+    assert generator(columns)["text"] == texts
+
+
+def test_a_batch_may_be_a_data_frame(model_folder):
+    generator, columns = Generator(recipe_of(model_folder)), columns_of(ROWS[:3], index=range(3))
+    assert generator(Frame(**columns))["text"] == generator(columns)["text"]
+
+
+@pytest.mark.parametrize("kind", [list, lambda rows: Frame(**columns_of(rows)), "to_dicts", "to_pylist"])
+def test_a_row_without_any_cell_keeps_its_place(model_folder, kind):
+    """Results line up with the rows of a data frame, and are those of a ``Generator``."""
+    recipe, rows = recipe_of(model_folder, samples=1), [{"n": 4, "word": "bread"}, {"n": None, "word": None}, ROWS[2]]
+    table = SimpleNamespace(**{kind: lambda: rows}) if isinstance(kind, str) else kind(rows)
+    result = dlmctl.run(recipe, targets=table)
+    assert [sample.target.number for sample in result] == [1, 2, 3]
+    assert result.texts == Generator(recipe)(columns_of([{"text": "", **row} for row in rows], index=range(3)))["text"]
 
 
 def test_recipes_of_matched_sets_and_empty_batches(model_folder):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import linecache
+import pickle
 from collections.abc import Mapping
 
 import pytest
 
-from dlmctl.errors import UserError
+from dlmctl.errors import RecipeError, SettingError, UserError
+from dlmctl.recipe.recipe import Misplaced
 
 CELL = """
 import json
@@ -36,9 +38,9 @@ def shown(cells: Mapping[str, str]) -> list[str]:
 
 
 def test_the_line_of_the_cell_and_the_message_are_shown():
-    assert shown({"/tmp/ipykernel_7/1.py": "from controls import Length\nLength('x')\n"}) == [
-        "line 2, in <module>: Length('x')",
-        "UserError: control 'length': words: Input should be a valid integer.",
+    assert shown({"/tmp/ipykernel_7/1.py": "from controls import Length\nLength(8.5)\n"}) == [
+        "line 2, in <module>: Length(8.5)",
+        "UserError: control 'length': words: Input should be a valid integer, not 8.5. E.g. words=14.",
     ]
 
 
@@ -57,3 +59,20 @@ def test_the_file_of_a_line_is_named_if_it_is_no_cell(tmp_path):
         f"{mine}, line 2, in <module>: raise UserError('odd', where='here')",
         "UserError: here: odd",
     ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecipeError("is odd.", where="recipe.yaml:3", remedy="Make it even."),
+        SettingError("judge", "there is no such model.", where="judges/mine", remedy="Known: everyday."),
+        Misplaced(("controls", 0), "is odd."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_comes_out_of_a_worker_process_whole(error):
+    """One that cannot be unpickled breaks the pool of processes that it is sent back to."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)

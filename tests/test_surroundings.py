@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
@@ -19,6 +20,7 @@ from dlmctl.checkpoint.resolve import resolve
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.generation.generate import generate
 from dlmctl.generation.generator import Generator
+from dlmctl.generation.identity import weights_digest
 from dlmctl.recipe.settings import SamplerSettings
 from tests.diffusion.tiny_masked import TOKENIZER, tiny_masked
 
@@ -203,3 +205,21 @@ def test_a_masked_model_can_be_sent_to_another_process():
     ids = torch.tensor([[0, len(TOKENIZER), 4, 1]])
     assert torch.equal(sent.logits(ids), model.logits(ids))
     assert sent.state_dict().keys() == model.state_dict().keys()
+
+
+def test_weights_are_hashed_once_and_again_when_they_change(monkeypatch):
+    """For billions of weights it takes seconds, and each call of ``dlmctl.run`` in a server asks for the digest."""
+    pretrained = dlmctl.Model(tiny_masked(), TOKENIZER, Path())
+    first = weights_digest(pretrained)
+    with monkeypatch.context() as patched:
+        patched.setattr("dlmctl.generation.identity.hashlib", None)
+        assert weights_digest(pretrained) == first
+    weights = next(pretrained.model.parameters())
+    with torch.no_grad():
+        weights.add_(1)
+    changed = weights_digest(pretrained)
+    assert changed != first
+    with torch.no_grad():
+        weights.copy_(weights - 1)
+        weights.round_(decimals=3)
+    assert weights_digest(pretrained) not in (first, changed)

@@ -77,6 +77,7 @@ def rows_of(table):
         ("a.csv", "sep=;\r\na,b;n\r\nx;1\r\n", [{"a,b": "x", "n": "1"}]),
         ("a.csv", "sep=\t\na,b\tn\nx\t1\n", [{"a,b": "x", "n": "1"}]),
         ("a.jsonl", '{"a": 1, "b": [2]}\n\n{"b": null, "c": true}\n', [{"a": 1, "b": [2]}, {"c": True}]),
+        ("a.jsonl", '{"a": null}\n{"a": 2}\n', [{}, {"a": 2}]),
         ("a.txt", "One ___ .\n\nTwo ___ .\n", [{"line": "One ___ ."}, {"line": "Two ___ ."}]),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
+from random import Random
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -14,6 +16,7 @@ from dlmctl.text.penn import split_penn
 from dlmctl.text.saved_tokenizer import load_tokenizer
 from dlmctl.text.spelling import detokenize, spans_in_text, split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer
+from dlmctl.text.vocabulary import NEAREST, OTHERS, KnownWords
 
 CORPUS = [sentence.split() for sentence in ("the red boat sinks .", "the red kite rises .", "the boat rises !")]
 
@@ -267,3 +270,20 @@ def test_words_keep_their_marks_and_the_text_comes_back_as_it_was(text: str, cou
 def test_a_marked_sign_is_known_by_its_bare_form() -> None:
     tokenizer = WordTokenizer.from_corpus([["a", "-", "b"]], min_count=1)
     assert tokenizer.encode(split_words("a - b")) == tokenizer.encode(["a", "-", "b"])
+
+
+def test_words_that_cannot_be_near_are_passed_over_without_changing_what_is_near() -> None:
+    """A table may have thousands of unknown words, and comparing one with every word in full takes long."""
+    random = Random(0)
+    words = sorted({"".join(random.choices("aeinrst", k=random.randint(2, 9))) for _ in range(300)})
+    known = KnownWords(["Café", *words])
+    found = 0
+    for word in {"".join(random.choices("aeinrstu", k=random.randint(1, 10))) for _ in range(100)} - {*words}:
+        close = get_close_matches(word, words, n=3, cutoff=NEAREST)
+        near = close[:1] + [other for other in close[1:] if SequenceMatcher(None, other, word).ratio() >= OTHERS]
+        assert known.nearest(word) == near
+        found += len(near)
+    assert found > 100
+    assert known.nearest("xxxx") == []
+    assert known.nearest("cafe") == ["cafe"]
+    assert known.by_fold["cafe"] == "Café"

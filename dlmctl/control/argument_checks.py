@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from dlmctl.control.class_faults import name_and_params
 from dlmctl.control.nan_checks import is_tensor
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.shorthand import params_by_name
-from dlmctl.errors import UserError, did_you_mean, first_validation_error
+from dlmctl.errors import UserError, did_you_mean, first_validation_error, readable
 from dlmctl.text.plain_values import plain_value
 
 if TYPE_CHECKING:
@@ -35,22 +35,35 @@ def params_from(kind: type, args: Sequence[Any], params: Mapping[str, Any]) -> B
         TypeError: as ``params_by_name``.
     """
     name, model = name_and_params(kind)
-    return _validated(name, model, params_by_name(model, args, params))
+    return _validated(f"control {name!r}", model, params_by_name(model, args, params))
 
 
-def sets_from(kind: type, params: Sequence[Any]) -> tuple[BaseModel, ...]:
-    """Validated sets of parameters, from models or mappings.
+def sets_from(kind: type, params: Iterable[Any]) -> tuple[BaseModel, ...]:
+    """Validated sets of parameters: each as ``Params``, as a mapping, or as the value of the first parameter alone.
 
     Raises:
         UserError: there are none, one does not validate, or the class cannot be a control.
     """
     name, model = name_and_params(kind)
-    if not params:
+    if isinstance(params, str | Mapping) or not isinstance(params, Iterable):
+        what = f"takes a list with the parameters of each text, not {readable(repr(params), 60)}."
+        raise UserError(what, where=f"control {name!r}: each")
+    entries = list(params)
+    if not entries:
         raise UserError("there are no sets of parameters.", where=f"control {name!r}")
-    return tuple(entry if isinstance(entry, BaseModel) else _validated(name, model, entry) for entry in params)
+    return tuple(_set_from(f"control {name!r}: each[{at}]", model, entry) for at, entry in enumerate(entries))
 
 
-def _validated(name: str, model: type[BaseModel], params: Any) -> BaseModel:
+def _set_from(where: str, model: type[BaseModel], entry: Any) -> BaseModel:
+    if isinstance(entry, model):
+        return entry
+    if isinstance(entry, BaseModel) or isinstance(getattr(entry, "sets", None), tuple):
+        what = f"these are no parameters of this control: {readable(repr(entry), 60)}."
+        raise UserError(what, where=where, remedy=f"They are a dict of {', '.join(model.model_fields)}.")
+    return _validated(where, model, entry if isinstance(entry, Mapping) else params_by_name(model, [entry], {}))
+
+
+def _validated(where: str, model: type[BaseModel], params: Any) -> BaseModel:
     try:
         return model.model_validate(plain_value(params))
     except ValidationError as error:
@@ -59,8 +72,21 @@ def _validated(name: str, model: type[BaseModel], params: Any) -> BaseModel:
         # A misspelt name also leaves the right one missing, but saying that would help less.
         if unknown := [str(extra) for extra in names if extra not in known]:
             what, remedy = f"there is no parameter {unknown[0]!r}.", did_you_mean(unknown[0], known)
-            raise UserError(what, where=f"control {name!r}", remedy=remedy) from None
-        raise UserError(first_validation_error(error), where=f"control {name!r}") from None
+            raise UserError(what, where=where, remedy=remedy) from None
+        raise UserError(first_validation_error(error), where=where, remedy=_form_of(error, model)) from None
+
+
+def _form_of(error: ValidationError, model: type[BaseModel]) -> str | None:
+    """How a parameter is written, if its value is of another type."""
+    first = error.errors()[0]
+    name = next(iter(first["loc"]), None)
+    if not first["type"].endswith("_type") or name not in model.model_fields:
+        return None
+    is_range = first["type"] == "int_type" and isinstance(first["input"], Sequence)
+    if is_range and "tolerance" in model.model_fields:
+        return f"3 to 5 is {name}=4, tolerance=1."
+    examples = model.model_fields[str(name)].examples
+    return f"E.g. {name}={examples[0]!r}." if examples else None
 
 
 def weight_from(name: str, weight: Any) -> float:

@@ -7,7 +7,7 @@ judged by other means than those that guided it. ``prepare`` prepares a batch of
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -18,6 +18,7 @@ from dlmctl.control.authored import ControlInterface
 from dlmctl.control.check import Check, merge_checks, negated_check, normalised_checks
 from dlmctl.control.clashes import refuse_clashes
 from dlmctl.control.prepared import Part, Prepared, PreparedAll, call_author_code, lacks_energy
+from dlmctl.control.representation import representation
 from dlmctl.control.state import BatchContext, P
 from dlmctl.control.warn_once import warn_once
 from dlmctl.errors import UnknownWordError, UserError
@@ -58,11 +59,12 @@ class Control(ControlInterface[P]):
         self.sets: tuple[P, ...] = (cast("P", argument_checks.params_from(type(self), args, params)),)
 
     @classmethod
-    def each(cls, params: Sequence[P | Mapping[str, Any]]) -> Control[P]:
-        """Return one control with ``params[i]`` for sample i; further samples take them in turn again.
+    def each(cls, params: Iterable[P | Mapping[str, Any] | Any]) -> Control[P]:
+        """Return one control with the i-th of ``params`` for sample i; further samples take them in turn again. Where
+        only the first parameter is set, its value is enough: ``Length.each([5, 7])``.
 
         Raises:
-            UserError: ``params`` is empty, or a mapping does not validate.
+            UserError: ``params`` is empty, or one of them does not validate.
         """
         sets = argument_checks.sets_from(cls, params)
         control = cls(**sets[0].model_dump(exclude_unset=True))
@@ -213,7 +215,8 @@ class Control(ControlInterface[P]):
         return self.weight / type(self).weight if type(self).weight else self.weight
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.sets[0].model_dump().items())})"
+        """As it is written in Python; of more than a few sets of parameters the first."""
+        return representation(self)
 
 
 class Composite(Control[ControlParams]):
@@ -258,9 +261,6 @@ class Composite(Control[ControlParams]):
         self, samples: Sequence[int], texts: Sequence[Sequence[str]], written: Sequence[str] | None
     ) -> list[tuple[Check, ...]]:
         return list(zip(*(part.verdicts(samples, texts, written) for part in self.parts), strict=True))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.parts!r})"
 
 
 class All(Composite):

@@ -93,11 +93,13 @@ class TargetTable:
         *,
         untyped: bool = False,
         decimal_comma: bool = False,
+        blank_lines: bool = False,
     ) -> None:
         """Read ``rows``, each with its line number; see ``open_table``.
 
         Args:
             untyped: whether the file format has no types.
+            blank_lines: whether a row without any cell is a blank line, as at the end of a spreadsheet, and no row.
             decimal_comma: whether numbers have a decimal comma.
 
         Raises:
@@ -108,7 +110,7 @@ class TargetTable:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._offsets, self._lines = array("Q"), array("Q")
         try:
-            self.columns, self.digest = self._write(rows)
+            self.columns, self.digest = self._write(rows, blank_lines)
             self._file.flush()
         except OSError as error:
             what = f"its rows cannot be stored in {tempfile.gettempdir()}: {error.strerror or error}."
@@ -116,14 +118,14 @@ class TargetTable:
         if not self._offsets:
             raise DataError("holds no rows.", where=name, remedy="Each target needs a row with a non-empty cell.")
 
-    def _write(self, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> tuple[list[str], str]:
+    def _write(self, rows: Iterable[tuple[int, Mapping[str, Any]]], blank_lines: bool) -> tuple[list[str], str]:
         """Write the rows to the file and return the columns and the digest."""
         columns: dict[str, None] = {}
         digest = hashlib.sha256()
         offset = 0
         for line, row in rows:
             cells = _non_empty_cells(row)
-            if not cells:
+            if not cells and blank_lines:
                 continue
             if len(self._offsets) == MAX_ROWS:
                 raise DataError(f"has more than {MAX_ROWS:,} rows.", where=self.where(line), remedy="Split it.")
@@ -190,7 +192,9 @@ def open_table(source: str) -> TargetTable:
 def _table_in(name: str, path: Path) -> TargetTable:
     untyped = plain_suffix(path) in (".csv", ".tsv")
     # Spreadsheets separate cells by semicolons where the comma is the decimal separator.
-    return TargetTable(name, _rows_of(path), untyped=untyped, decimal_comma=untyped and separator_of(path) == ";")
+    decimal_comma = untyped and separator_of(path) == ";"
+    blank_lines = untyped or plain_suffix(path) == ".txt"
+    return TargetTable(name, _rows_of(path), untyped=untyped, decimal_comma=decimal_comma, blank_lines=blank_lines)
 
 
 def table_of(rows: Iterable[Any]) -> TargetTable:

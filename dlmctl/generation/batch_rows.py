@@ -7,12 +7,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from dlmctl.datasets import in_memory
 from dlmctl.datasets.target_table import Row, plain_cells
 from dlmctl.errors import DataError, readable
 from dlmctl.recipe.yaml_file import MOST_NUMBER
 
-Batch = Mapping[str, Any]
-"""Columns by name, lists or arrays of the same length."""
+Batch = Mapping[str, Any] | Any
+"""Columns by name, lists or arrays of the same length; or a data frame of pandas or Polars, or a table of PyArrow."""
 
 
 class BatchRows:
@@ -38,6 +39,7 @@ class BatchRows:
         Raises:
             DataError: it is not a dict of columns of the same length, or a place is missing, invalid or repeated.
         """
+        batch = _columns(batch)
         self.count = _row_count(batch)
         self.batch, self.columns = batch, list(batch)
         self._cells_of = {name: in_order(batch[name]) for name in self.columns if name in needed_columns}
@@ -86,16 +88,24 @@ def in_order(column: Any) -> Sequence[Any]:
     """The cells of a column in the order of the batch; a pandas Series would look them up by its labels."""
     if type(column) is list or isinstance(column, np.ndarray):
         return cast("Sequence[Any]", column)
-    # For PyArrow, whose cells are otherwise objects without arithmetic.
-    return list(column.to_pylist() if hasattr(column, "to_pylist") else column)
+    return in_memory.in_order(column)
 
 
-def _row_count(batch: Any) -> int:
+def _columns(batch: Any) -> Mapping[str, Any]:
+    """A batch as columns by name."""
+    try:
+        columns = batch if isinstance(batch, Mapping) else in_memory.columns_in(batch)
+    except ValueError as error:
+        raise DataError(str(error), where=BatchRows.name) from None
+    if columns is None or not all(isinstance(name, str) for name in columns):
+        what = f"must be a dict of columns or a data frame, with names as strings, not {_brief_repr(batch)}."
+        remedy = "datasets: map(..., batched=True), and no with_format. A list of rows: pandas.DataFrame(rows)."
+        raise DataError(what, where=BatchRows.name, remedy=remedy)
+    return columns
+
+
+def _row_count(batch: Mapping[str, Any]) -> int:
     """The number of rows of a batch."""
-    if not isinstance(batch, Mapping) or not all(isinstance(name, str) for name in batch):
-        message = f"must be a dict of columns, not {type(batch).__name__!r}."
-        remedy = "datasets: map(..., batched=True), and no with_format. Ray: leave batch_format as it is."
-        raise DataError(message, where=BatchRows.name, remedy=remedy)
     counts = {}
     for name in batch:
         column = batch[name]

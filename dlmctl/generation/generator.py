@@ -22,7 +22,7 @@ from dlmctl.generation.distinct import LABEL
 from dlmctl.generation.flat import Columns, Record
 from dlmctl.generation.generate import require_plain
 from dlmctl.generation.identity import about_run
-from dlmctl.generation.model import recipe_from
+from dlmctl.generation.model import Overridden, name_and_model, recipe_from
 from dlmctl.generation.results import Sample
 from dlmctl.generation.target_rows import check_columns, measures_of, named_columns
 from dlmctl.generation.targets import TargetRun
@@ -53,23 +53,25 @@ class Generator:
     the row's place in the whole table, never on its batch or its worker: except for rounding within batches, they are
     those of ``dlmctl.run(recipe, targets=table)``.
 
-    It holds no model before its first batch, so it is pickled to a few kilobytes, and each worker loads its own model.
+    It is pickled without its model, to a few kilobytes, and each worker loads the model for itself.
     """
 
     def __init__(
         self,
         recipe: str | Path | Recipe | Mapping[str, Any],
         *,
+        model: str | Path | Pretrained | None = None,
         index: str = "index",
         samples: int | None = None,
         seed: int | None = None,
-        overrides: Sequence[str] = (),
+        overrides: Overridden = (),
         strict: bool = False,
     ) -> None:
         """Read the recipe; its model is loaded with the first batch.
 
         Args:
             recipe: as for ``run``; its own targets are ignored.
+            model: as for ``run``; of one already loaded, other processes get the name, and load it for themselves.
             index: the column with the place of a row in the whole table, from 0.
             samples: texts of each row; seed: of the run; both in place of the recipe's.
             overrides: settings that override those of a file, as for ``run``.
@@ -79,9 +81,12 @@ class Generator:
             UserError: the recipe cannot be read, does not validate, or forbids repeated texts across the whole run,
                 which no worker can ensure.
         """
+        name, self._model = name_and_model(model)
         with one_version(self._files):
             # A dummy row, so that placeholders validate.
-            resolved, self.origin = recipe_from(recipe, overrides, targets=[{"": ""}], samples=samples, seed=seed)
+            resolved, self.origin = recipe_from(
+                recipe, overrides, model=name, targets=[{"": ""}], samples=samples, seed=seed
+            )
         require_plain(resolved, self.origin)
         self.recipe = resolved.model_copy(update={"targets": None})
         require_independent_texts(self.recipe, rows=True)
@@ -93,7 +98,8 @@ class Generator:
         """Draw the texts of a batch of rows.
 
         Args:
-            batch: columns by name, each a list, an array, or a pandas Series, which is read in order, not by its index.
+            batch: columns by name, each a list, an array, or a pandas Series, which is read in order, not by its index;
+                or a data frame.
             indices: the places of its rows in the whole table, in place of the column ``index``.
 
         Returns:
@@ -159,7 +165,7 @@ class Generator:
 
     @cached_property
     def _loaded(self) -> _Loaded:
-        pretrained = load_model(self.recipe, self.origin)
+        pretrained = self._model or load_model(self.recipe, self.origin)
         has_fluency = scorer_of(pretrained.folder) is not None
         measures = measures_of(self.recipe.control_specs())
         return _Loaded(
@@ -172,7 +178,8 @@ class Generator:
 
     def __getstate__(self) -> dict[str, Any]:
         """The state without the model and the user's files, which each worker loads for itself."""
-        return {name: value for name, value in vars(self).items() if name not in ("_loaded", "_files")}
+        state = {name: value for name, value in vars(self).items() if name not in ("_loaded", "_files")}
+        return {**state, "_model": None}
 
 
 def _repeat_cells(column: Any, count: int) -> Any:

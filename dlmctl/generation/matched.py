@@ -26,7 +26,7 @@ from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.matched_check import matching_of
 from dlmctl.generation.matched_sets import Item, MatchedSets
-from dlmctl.generation.model import name_and_model, recipe_from
+from dlmctl.generation.model import Overridden, name_and_model, recipe_from
 from dlmctl.generation.notebook_bar import progress_or_bar
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import satisfied
@@ -52,7 +52,7 @@ def matched(
     model: str | Path | Pretrained | None = None,
     samples: int | None = None,
     seed: int | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overridden = (),
     progress: ItemProgress | bool | None = None,
 ) -> MatchedSets:
     """Generate the matched sets of a recipe with ``conditions``.
@@ -64,7 +64,7 @@ def matched(
         recipe: the name of a bundled recipe, a file, a dict of settings, or a ``MatchedRecipe``.
         model: in place of the recipe's: a bundled name, a folder, a hub name, or a model already loaded.
         samples, seed: in place of the recipe's.
-        overrides: settings that override those of a file, as with ``--set``.
+        overrides: settings that override those of a file, as for ``run``.
         progress: called with the items done and in all; by default a notebook shows a bar, False shows none.
 
     Raises:

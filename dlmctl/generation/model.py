@@ -12,10 +12,11 @@ from dlmctl.checkpoint.bundled import model_name
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.user_files import one_version
+from dlmctl.datasets.in_memory import rows_in
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.tokens import TokenLM
-from dlmctl.errors import UserError
+from dlmctl.errors import UserError, readable
 from dlmctl.generation.arguments import check_model, check_traced, sample_numbers, whole
 from dlmctl.generation.generate import generate
 from dlmctl.generation.notebook_bar import progress_or_bar
@@ -25,13 +26,16 @@ from dlmctl.generation.run import run_recipe
 from dlmctl.generation.stream import stream_samples
 from dlmctl.recipe.load import load_recipe, validated
 from dlmctl.recipe.recipe import DEFAULT_MODEL, Recipe
-from dlmctl.recipe.yaml_file import SettingsFile
+from dlmctl.recipe.yaml_file import OVERRIDES, SettingsFile
 from dlmctl.sampling.device import choose_device
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
+from dlmctl.text.plain_values import plain_value
 
 _spelled_out = spelled_out(generate)
+Overridden = str | Sequence[str] | Mapping[str, Any]
+"""Settings of a recipe's file to override: a dict of them, or settings as for ``--set``."""
 
 
 class Model(Pretrained):
@@ -133,7 +137,7 @@ def run(
     targets: str | Path | Iterable[Mapping[str, Any]] | None = None,
     samples: int | None = None,
     seed: int | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overridden = (),
     strict: bool = False,
     progress: Progress | bool | None = None,
     on_step: OnStep | None = None,
@@ -143,14 +147,15 @@ def run(
     """Generate the texts of a recipe.
 
     Args:
-        recipe: the name of a bundled recipe, a file, a dict of settings, or a ``Recipe``; the ``controls`` of the last
-            two may hold control objects.
+        recipe: the name of a bundled recipe, a file, a dict of settings, a ``Recipe``, or what ``load_recipe`` returns;
+            the ``controls`` of a dict or a ``Recipe`` may hold control objects.
         model: in place of the recipe's: a bundled name, a folder, a hub name, or a model already loaded.
-        targets: a table whose rows fill the recipe's placeholders, ``samples`` texts each: a file, a data frame, or
-            rows as mappings of columns to cells.
+        targets: a table whose rows fill the recipe's placeholders, ``samples`` texts each: a file, a data frame of
+            pandas or Polars, a table of PyArrow, or rows as mappings of columns to cells.
         samples, seed: in place of the recipe's.
         progress: called with the steps done and in all; by default a notebook shows a bar, False shows none.
-        overrides: settings that override those of a file, e.g. ``["sampler.steps=20"]``, as with ``--set``.
+        overrides: settings that override those of a file, e.g. ``{"sampler.steps": 20}``, or as with ``--set``,
+            ``["sampler.steps=20"]``.
         strict: raise an error for the first row that cannot be met; otherwise ``unmet`` of its samples says why.
         on_step, trace, watch: as for ``generate``.
 
@@ -189,8 +194,8 @@ def _target_rows(targets: Any) -> Any:
     """Targets in the form that a recipe holds."""
     if isinstance(targets, str | Path):
         return str(targets)
-    if hasattr(targets, "to_dict") and hasattr(targets, "columns"):  # a data frame of pandas
-        return targets.to_dict("records")
+    if (rows := rows_in(targets)) is not None:
+        return rows
     if isinstance(targets, Iterable) and not isinstance(targets, Mapping):
         return list(targets)
     remedy = "Give a file, a data frame, or a list of rows as dicts."
@@ -199,7 +204,7 @@ def _target_rows(targets: Any) -> Any:
 
 def recipe_from(
     recipe: Any,
-    overrides: Sequence[str],
+    overrides: Overridden,
     *,
     model: str | None = None,
     targets: Any = None,
@@ -224,15 +229,48 @@ def recipe_from(
     return resolved.model_copy(update=changes), origin
 
 
-def _read(recipe: Any, overrides: Sequence[str], model: str | None, targets: Any) -> tuple[Recipe, SettingsFile | None]:
+def _read(recipe: Any, overrides: Overridden, model: str | None, targets: Any) -> tuple[Recipe, SettingsFile | None]:
+    settings = _as_settings(overrides)
     if isinstance(recipe, str | Path):
-        model_override = [] if model is None else [f"model={json.dumps(model)}"]
-        return load_recipe(str(recipe), [*overrides, *model_override], targets=targets)
-    if overrides:
+        settings += [] if model is None else _as_settings({"model": model})
+        return load_recipe(str(recipe), settings, targets=targets, option=OVERRIDES)
+    if isinstance(recipe, tuple) and len(recipe) == 2 and isinstance(recipe[0], Recipe) and not settings:
+        return _read(recipe[0], (), model, targets)[0], recipe[1]  # as `load_recipe` returns it
+    if settings:
         raise UserError("apply only to recipes given by name.", where="overrides", remedy="Change the recipe itself.")
     if isinstance(recipe, Recipe):
+        recipe = recipe if model in (None, recipe.model) else recipe.changed(model=model)
         return recipe if targets is None else recipe.model_copy(update={"targets": targets}), None
     if isinstance(recipe, Mapping):
         return validated({**recipe, **({} if model is None else {"model": model})}, targets=targets)
     message = f"{type(recipe).__name__!r} is not a recipe."
     raise UserError(message, where="recipe", remedy="Give a name, a file, a dict of its settings or a Recipe.")
+
+
+def _as_settings(overrides: Overridden, inside: str = "") -> list[str]:
+    """Overrides in the form of ``--set``; a dict inside a dict sets its entries."""
+    if isinstance(overrides, str):
+        return [overrides]
+    if isinstance(overrides, Sequence) and all(isinstance(setting, str) for setting in overrides):
+        return list(overrides)
+    if not isinstance(overrides, Mapping):
+        remedy = 'E.g. {"sampler.steps": 20}.'
+        raise UserError(
+            f"must be a dict of settings, not {readable(repr(overrides), 60)}.", where=OVERRIDES, remedy=remedy
+        )
+    settings = []
+    for name, value in plain_value(dict(overrides)).items():
+        is_section = isinstance(value, Mapping) and value
+        settings += (
+            _as_settings(value, f"{inside}{name}.") if is_section else [f"{inside}{name}={_as_yaml(name, value)}"]
+        )
+    return settings
+
+
+def _as_yaml(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        what = f"{name}: a recipe file cannot hold {readable(repr(value), 60)}."
+        remedy = "Objects go into a `dlmctl.Recipe(...)` or a dict."
+        raise UserError(what, where=OVERRIDES, remedy=remedy) from None

@@ -78,7 +78,12 @@ def _is_file(path: Path) -> bool:
 
 
 def load_recipe(
-    name: str, overrides: Sequence[str] = (), *, controls: Sequence[str] = (), targets: Any = None
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    controls: Sequence[str] = (),
+    targets: Any = None,
+    option: str = SettingsFile.option,
 ) -> tuple[Recipe, SettingsFile]:
     """Read and validate a recipe, including the parameters of its controls; with ``conditions`` it is a
     ``MatchedRecipe``.
@@ -88,6 +93,10 @@ def load_recipe(
         overrides: ``key=value`` settings that override it, keys dotted (``sampler.steps=20``), values YAML.
         controls: entries for the list of controls as YAML, appended to those of the recipe.
         targets: replaces the recipe's targets.
+        option: what gives the overrides, for messages: an option of the command line, or an argument in Python.
+
+    Returns:
+        The recipe, and its file, with the lines of its settings for messages; ``run`` takes both.
 
     Raises:
         RecipeError: it cannot be read, is empty, or does not validate; the message names file and line.
@@ -100,6 +109,7 @@ def load_recipe(
         raise RecipeError("the recipe is empty.", where=where, remedy="See `dlmctl recipe show pos` for one.")
     if path is not None and path.parent != Path("."):
         value = anchored(value, path.parent)
+    place.option = option
     return _checked(value, place, Overrides(overrides, controls, targets))
 
 

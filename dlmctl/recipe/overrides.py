@@ -29,23 +29,25 @@ def override(settings: dict[str, Any], setting: str, file: SettingsFile | None =
     Raises:
         RecipeError: it is not ``key=value``, or there is no such place.
     """
+    option = SettingsFile.option if file is None else file.option
     key, separator, text = setting.partition("=")
     if not separator or not key:
-        raise RecipeError(f"{setting!r} is not key=value.", where="--set", remedy="For example sampler.steps=20.")
+        raise RecipeError(f"{setting!r} is not key=value.", where=option, remedy="For example sampler.steps=20.")
     # @ names a file of sources, but plain YAML text cannot begin with it.
     written = json.dumps(text) if key == "source" and text.startswith("@") else text
-    value, origin = parse_option(written, f"--set {key}")
+    option = f"{option} {key}"
+    value, origin = parse_option(written, option)
     *parents, last = key.split(".")
     if len(parents) >= MOST_DEPTH:
-        raise RecipeError(too_deep() + ".", where=f"--set {key}")
+        raise RecipeError(too_deep() + ".", where=option)
     inner: Any = settings
     place: list[str | int] = []
     for parent in parents:
-        place.append(_step(inner, parent, place, key))
+        place.append(_step(inner, parent, place, option))
         inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else inner[place[-1]]
         if not isinstance(inner, dict | list):
-            raise RecipeError(f"{parent!r} is a value, not settings.", where=f"--set {key}", remedy=_set_whole(place))
-    place.append(_step(inner, last, place, key))
+            raise RecipeError(f"{parent!r} is a value, not settings.", where=option, remedy=_set_whole(place, option))
+    place.append(_step(inner, last, place, option))
     inner[place[-1]] = value
     if file is not None:
         file.overridden.append(tuple(place))
@@ -59,15 +61,15 @@ def overlay(settings: dict[str, Any], overrides: Sequence[str], file: SettingsFi
         override(settings, setting, file)
 
 
-def _step(inner: dict[str, Any] | list[Any], step: str, place: Sequence[str | int], key: str) -> str | int:
-    """The key or index for ``step`` in ``inner``, which is at ``place``."""
+def _step(inner: dict[str, Any] | list[Any], step: str, place: Sequence[str | int], option: str) -> str | int:
+    """The key or index for ``step`` in ``inner``, which is at ``place``; messages name the ``option``."""
     if isinstance(inner, dict):
         return step
     if step.isdecimal() and len(step) < 10 and int(step) < len(inner):
         return int(step)
     what = f"{place[-1]!r} is a list of {len(inner)}, numbered from 0, and has no item {step!r}."
-    raise RecipeError(what, where=f"--set {key}", remedy=None if step.isdecimal() else _set_whole(place))
+    raise RecipeError(what, where=option, remedy=None if step.isdecimal() else _set_whole(place, option))
 
 
-def _set_whole(place: Sequence[str | int]) -> str:
-    return f"Set all of it: --set {'.'.join(map(str, place))}=..."
+def _set_whole(place: Sequence[str | int], option: str) -> str:
+    return f"Set all of it: {option.partition(' ')[0]} {'.'.join(map(str, place))}=..."

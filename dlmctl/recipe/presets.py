@@ -102,6 +102,15 @@ def settings_of(name: Preset, family: FamilyName = "gaussian") -> PresetSettings
     return PresetSettings(SamplerSettings(**settings["sampler"]), Guidance(**settings["guidance"]))
 
 
+def beyond_preset(name: Preset, model: str, settings: PresetSettings) -> dict[str, dict[str, Any]]:
+    """The settings of each section that differ from those of a preset for a model."""
+    preset = settings_of(name, family_of(model))
+    return {
+        section: {key: value for key, value in own if value != getattr(default, key)}
+        for section, own, default in zip(PresetSettings._fields, settings, preset, strict=True)
+    }
+
+
 def with_preset(recipe: Any, default_model: str) -> Any:
     """A recipe as read from YAML, with missing settings filled in from its preset for its model's family."""
     if not isinstance(recipe, dict) or not isinstance(recipe.get("preset", "balanced"), str):

@@ -36,8 +36,29 @@ class Readable(ModelMetaclass):
 
 
 class ReadableSettings(BaseModel, metaclass=Readable):
-    """Base of models that raise ``SettingsError`` however they are made; ``explain.parsed`` raises pydantic's errors,
-    for code that knows the file."""
+    """Base of models that raise ``SettingsError`` however they are made or changed; for code that knows the file,
+    ``explain.parsed`` raises pydantic's errors."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in type(self).model_fields:
+            super().__setattr__(name, value)
+            return
+        changed = self.changed(**{name: value})
+        vars(self).update(vars(changed))
+        self.model_fields_set.update(changed.model_fields_set)
+
+    def given(self) -> dict[str, Any]:
+        """The settings that make these."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+    def changed(self, **settings: Any) -> Self:
+        """A copy with other settings, validated together with the rest; in a recipe, a preset or a model also changes
+        what follows from it.
+
+        Raises:
+            SettingsError: they do not validate.
+        """
+        return type(self)(**{**self.given(), **settings})
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:

@@ -28,7 +28,7 @@ from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
 from dlmctl.errors import RecipeError, UserError
-from dlmctl.recipe.presets import Preset, with_preset
+from dlmctl.recipe.presets import Preset, PresetSettings, beyond_preset, with_preset
 from dlmctl.recipe.readable import ReadableSettings
 from dlmctl.recipe.settings import DEVICES, Criterion, Guidance, Quota, SamplerSettings, TextPrompt, Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, Place
@@ -104,7 +104,8 @@ def _allow_boolean(schema: dict[str, Any]) -> None:
 class Recipe(ReadableSettings):
     """Everything that a run of ``dlmctl generate`` depends on.
 
-    In Python, ``controls`` may also hold control objects: ``Recipe(controls=[Length(words=7)])``.
+    In Python, ``controls`` may also hold control objects: ``Recipe(controls=[Length(words=7)])``. ``changed`` makes a
+    copy with other settings, ``dlmctl.save_recipe`` a file.
 
     Raises:
         SettingsError: the settings do not validate; it is both a RecipeError and a ValueError.
@@ -181,6 +182,13 @@ class Recipe(ReadableSettings):
     def _fill_in_preset(cls, value: Any) -> Any:
         return with_preset(plain_value(value), DEFAULT_MODEL)
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_by_name(cls, value: Any) -> Any:
+        if hasattr(value, "tokenizer"):
+            raise ValueError("a recipe names its model; one already loaded goes to `dlmctl.run(recipe, model=...)`")
+        return value
+
     @field_validator("rank_by", mode="before")
     @classmethod
     def _wrap_single_criterion(cls, value: Any) -> Any:
@@ -203,6 +211,12 @@ class Recipe(ReadableSettings):
         if self.second_scorer is not None and "fluency" not in self.rank_by:
             raise ValueError(f"second_scorer {UNUSED_SECOND_SCORER} {RANK_BY_FLUENCY}")
         return self
+
+    def given(self) -> dict[str, Any]:
+        """The settings that make this recipe; of ``sampler`` and ``guidance`` those that differ from the preset's."""
+        sections = beyond_preset(self.preset, self.model, PresetSettings(self.sampler, self.guidance))
+        others = {name: value for name, value in super().given().items() if name not in sections}
+        return others | {name: own for name, own in sections.items() if own}
 
     def control_specs(self) -> list[ControlSpec]:
         """The parsed entries of ``controls``.

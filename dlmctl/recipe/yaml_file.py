@@ -40,6 +40,10 @@ _REMEDIES = {
 }
 
 
+# The argument by which a caller in Python overrides settings, in place of the option of the command line.
+OVERRIDES = "overrides"
+
+
 class SettingsFile:
     """The origin of settings, for messages about them.
 
@@ -47,8 +51,11 @@ class SettingsFile:
         name: of the file.
         lines: the line, from 1, of every key and list item, by its path.
         spelled: the source text of values that YAML does not read as text, by their path.
-        overridden: the paths that the command line set.
+        overridden: the paths that the command line set, or a caller in Python.
+        option: the option that sets them, for messages.
     """
+
+    option = "--set"
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -63,9 +70,11 @@ class SettingsFile:
         return self.lines.get(place, 1)
 
     def where(self, place: Place) -> str:
-        """``recipe.yaml:12``, or ``command line`` for settings from there."""
+        """``recipe.yaml:12``, or ``command line`` for settings from there; the name of those from Python."""
         # The overridden path may be outside or inside the place at fault.
         is_overridden = any(place[: len(path)] == path[: len(place)] for path in self.overridden)
+        if is_overridden and self.option == OVERRIDES:
+            return ".".join(map(str, place))
         return "command line" if is_overridden or self.name == "command line" else f"{self.name}:{self.line(place)}"
 
     def error(self, place: Place, what: str, remedy: str | None = None) -> RecipeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from dlmctl.diffusion.family import Family, Prediction, StepResult
 from dlmctl.diffusion.layout import Layouts
 from dlmctl.diffusion.noise import SampleNoise
+from dlmctl.errors import UserError
 from dlmctl.processes import raise_pending_signal
 
 
@@ -35,7 +36,7 @@ class Step(NamedTuple):
 
 
 OnStep = Callable[[Step], Tensor | None]
-"""Receives every step; a state it returns replaces ``step.x``."""
+"""Receives every step; a state that it returns, of the same shape, replaces ``step.x``."""
 
 
 class Steer(Protocol):
@@ -68,7 +69,11 @@ def walk(
     on_step: OnStep | None = None,
     resampling: Resampling | None = None,
 ) -> Tensor:
-    """The states ``[B, L, ...]`` at the last of ``times``, which descend from 1."""
+    """The states ``[B, L, ...]`` at the last of ``times``, which descend from 1.
+
+    Raises:
+        UserError: ``on_step`` returns something that is no state.
+    """
     x = family.start(layouts, noise)
     steps = len(times) - 1
     for number, (t_value, s_value) in enumerate(pairwise(times.tolist())):
@@ -88,5 +93,15 @@ def walk(
             resampling.moved(moved.log_ratio)
         x = steer.after(moved, s_value)
         replacement = on_step(Step(number, steps, t_value, s_value, x, estimate)) if on_step is not None else None
-        x = x if replacement is None else replacement
+        x = x if replacement is None else _state_like(x, replacement)
     return x
+
+
+def _state_like(x: Tensor, replacement: Any) -> Tensor:
+    """The state that ``on_step`` returned, unless it is none: callbacks such as the ``update`` of a bar return other
+    values."""
+    if not isinstance(replacement, Tensor) or replacement.shape != x.shape:
+        returned = list(replacement.shape) if isinstance(replacement, Tensor) else repr(replacement)
+        what = f"must return None, or a state of the shape {list(x.shape)} to go on with, not {returned}."
+        raise UserError(what, where="on_step")
+    return replacement

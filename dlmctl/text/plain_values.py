@@ -1,4 +1,4 @@
-"""Numbers and arrays of NumPy as Python's own values, which is what strict settings accept."""
+"""Values of NumPy and pandas, and sets, as plain values of Python, which is what strict settings accept."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import Any
 
 
 def plain_value(value: Any) -> Any:
-    """``value`` with NumPy's numbers, strings and arrays in it, at any depth of lists and dicts, as Python's own.
+    """``value`` as Python's own numbers, strings, lists and dicts, at any depth: NumPy's, sets, and columns of pandas.
 
-    >>> plain_value({"words": 8, "letters": [1, None]})
-    {'words': 8, 'letters': [1, None]}
+    >>> plain_value({"words": {"tea", "cup"}, "letters": [1, None]})
+    {'words': ['cup', 'tea'], 'letters': [1, None]}
     """
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+    if type(value).__module__.partition(".")[0] in ("numpy", "pandas") and hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain_value, value), key=str)  # the order of a set differs from process to process
     if type(value) is dict:
         return {key: plain_value(item) for key, item in value.items()}
     if type(value) in (list, tuple):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
 
 from dlmctl.errors import UnknownWordError
 from dlmctl.text.tokenizer import Tokenizer
@@ -38,10 +42,8 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, control: str) -> list[
 
 def _suggestions(words: Sequence[str], tokenizer: Tokenizer) -> str:
     """Known words that may have been meant by each word."""
-    special = {tokenizer.start_id, tokenizer.end_id, tokenizer.unk_id, tokenizer.pad_id}
-    known = tokenizer.words(index for index in range(len(tokenizer)) if index not in special)
-    by_fold = {_fold(word): word for word in reversed(known)}
-    near = {word: [by_fold[fold] for fold in _nearest(_fold(word), list(by_fold))] for word in words}
+    known = _known_words(tokenizer)
+    near = {word: [known.by_fold[fold] for fold in known.nearest(_fold(word))] for word in words}
     suggestions = {word: " or ".join(map(repr, others)) for word, others in near.items() if others}
     if not suggestions:
         return "Every word must be in its vocabulary."
@@ -50,11 +52,42 @@ def _suggestions(words: Sequence[str], tokenizer: Tokenizer) -> str:
     return f"Did you mean {'; '.join(f'{others} for {word!r}' for word, others in suggestions.items())}?"
 
 
-def _nearest(fold: str, known: Sequence[str]) -> list[str]:
-    close = difflib.get_close_matches(fold, known, n=MAX_SUGGESTIONS, cutoff=NEAREST)
-    if fold in close:
-        return [fold]
-    return close[:1] + [other for other in close[1:] if difflib.SequenceMatcher(None, other, fold).ratio() >= OTHERS]
+@lru_cache(maxsize=2)
+def _known_words(tokenizer: Tokenizer) -> KnownWords:
+    special = {tokenizer.start_id, tokenizer.end_id, tokenizer.unk_id, tokenizer.pad_id}
+    return KnownWords(tokenizer.words(index for index in range(len(tokenizer)) if index not in special))
+
+
+class KnownWords:
+    """The words of a vocabulary, to find those like another; a table of targets may have thousands of unknown words.
+
+    Attributes:
+        by_fold: each word by its ``_fold``, the first of several.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.by_fold = {_fold(word): word for word in reversed(words)}
+        self.folds = np.array(list(self.by_fold), dtype=object)
+        self.sizes = np.array([len(fold) for fold in self.folds])
+        # How often each word has a character.
+        self.counts: dict[str, np.ndarray] = {}
+
+    def nearest(self, fold: str) -> list[str]:
+        """The folds most like ``fold``, or itself alone."""
+        if fold in self.by_fold:
+            return [fold]
+        # The similarity is at most the share of characters in common, counted without regard to their order; few words
+        # come near enough for a comparison in full.
+        common = sum(np.minimum(self._counts(char), count) for char, count in Counter(fold).items())
+        candidates = self.folds[2 * common >= NEAREST * (self.sizes + len(fold))].tolist()
+        close = difflib.get_close_matches(fold, candidates, n=MAX_SUGGESTIONS, cutoff=NEAREST)
+        ratios = {other: difflib.SequenceMatcher(None, other, fold).ratio() for other in close[1:]}
+        return close[:1] + [other for other, ratio in ratios.items() if ratio >= OTHERS]
+
+    def _counts(self, char: str) -> np.ndarray:
+        if char not in self.counts:
+            self.counts[char] = np.array([fold.count(char) for fold in self.folds])
+        return self.counts[char]
 
 
 def _fold(word: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from controls import Avoid, Contains, Length, Pos
+from controls import Avoid, Contains, Length, Lexicon, Pos, SyntaxTree
 from controls.pos import TagLabels
 from dlmctl.control.base import All, AnyOf, Control, ControlParams
 from dlmctl.control.check import Check, Mark
@@ -61,11 +61,20 @@ def test_a_weight_is_a_number_that_recipes_take_too(weight):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Length("x"), "control 'length': words: Input should be a valid integer."),
+        (lambda: Length("x"), "control 'length': words: Input should be a valid integer, not 'x'."),
+        (lambda: Length((3, 5)), "not (3, 5). 3 to 5 is words=4, tolerance=1."),
+        (lambda: SyntaxTree(spans=["NP 0 1"]), "not 'NP 0 1'. E.g. spans=[{'label': 'PP', 'start': 3, 'end': 5}]."),
         (lambda: Length(), "control 'length': words: Field required."),
         (lambda: Length(wrods=4), "control 'length': there is no parameter 'wrods'. Did you mean 'words'?"),
         (lambda: Length.each([]), "control 'length': there are no sets of parameters."),
-        (lambda: Length.each([{"words": 5}, {"words": "x"}]), "control 'length': words: Input should be a valid"),
+        (
+            lambda: Length.each([{"words": 5}, {"words": "x"}]),
+            "control 'length': each[1]: words: Input should be a valid",
+        ),
+        (lambda: Length.each([5, Length(7)]), "each[1]: these are no parameters of this control: Length(words=7, "),
+        (lambda: Length.each([5, Pos("DET").sets[0]]), "each[1]: these are no parameters of this control: PosParams("),
+        (lambda: Length.each({"words": 5}), "control 'length': each: takes a list with the parameters of each text"),
+        (lambda: Length.each(5), "control 'length': each: takes a list with the parameters of each text, not 5."),
         (lambda: Pos("dte noun"), "there is no UPOS tag 'dte'. Did you mean 'DET'?"),
         (lambda: AnyOf([]), "control 'any': needs controls inside."),
         (lambda: All([])(["a"]), "control 'all': needs controls inside."),
@@ -83,6 +92,28 @@ def test_phrases_may_stand_in_a_list_and_sets_as_dicts():
         assert kind(["window", "door"]).sets == kind("window", "door").sets == kind(words=["window", "door"]).sets
         assert kind(words="window").sets == kind("window").sets
     assert [params.words for params in Length.each([{"words": 5}, {"words": 6}]).sets] == [5, 6]
+
+
+def test_the_first_parameter_of_each_text_needs_no_name():
+    assert Length.each(iter([5, np.int64(6)])).sets == Length.each([{"words": 5}, {"words": 6}]).sets
+    each = Contains.each(["tea", ["cup", "pot"]])
+    assert [params.words for params in each.sets] == [["tea"], ["cup", "pot"]]
+
+
+def test_sets_of_words_are_lists_in_alphabetical_order():
+    """The order of a set is another one in each process, and texts may follow from it."""
+    words = ["cup", "pot", "tea"]
+    for kind in (Contains, Avoid):
+        assert kind({"tea", "pot", "cup"}).sets[0].words == kind(words=frozenset(words)).sets[0].words == words
+    assert Lexicon(words={"tea", "pot", "cup"}).sets[0].words == words
+
+
+def test_controls_are_shown_as_they_are_written():
+    assert repr(0.5 * Length(8) & ~Contains("tea")) == (
+        "All([0.5 * Length(words=8, tolerance=0), Not(Contains(words=['tea']))])"
+    )
+    assert repr(Length.each([5, 7])) == "Length.each([{'words': 5}, {'words': 7}])"
+    assert repr(Length.each(range(1, 100))).endswith("{'words': 3}, ... 96 more])")
 
 
 def test_a_message_about_too_many_phrases_names_the_control(pretrained):
