@@ -24,6 +24,10 @@ log = logging.getLogger("dlmctl")
 OWN_TEXTS = 50
 # With fewer held-out texts of a label the quality of its judge is unknown.
 FEW_TEXTS = 10
+# Most labels that a warning lists.
+MOST_LISTED = 5
+# A label with fewer texts than this counts less for its judge than others, proportionally.
+LEAST_TEXTS = 10
 # The bound for judges that know texts without a label.
 LIKELIER_THAN_NOT = 0.5
 
@@ -32,10 +36,15 @@ def _warn_of_untested_labels(texts: Mapping[str, int]) -> None:
     """Warn of labels with too few held-out texts to test their judge; ``texts`` is the number by label."""
     few = sorted((count, label) for label, count in texts.items() if count < FEW_TEXTS)
     if few:
-        shown = ", ".join(f"{label!r} ({count})" for count, label in few[:5])
-        more = f" and {len(few) - 5} more labels" if len(few) > 5 else ""
         what = "how good the judge is at these is not known, as few held-out texts have them"
-        log.warning("dlmctl: %s: %s%s.", what, shown, more)
+        listed = _listed([f"{label!r} ({count})" for count, label in few])
+        log.warning("dlmctl: %s: %s. `dlmctl data prepare --valid-share` holds out more.", what, listed)
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """The first few labels, and how many more there are."""
+    more = f" and {len(labels) - MOST_LISTED} more labels" if len(labels) > MOST_LISTED else ""
+    return ", ".join(labels[:MOST_LISTED]) + more
 
 
 def verdict_of(
@@ -89,8 +98,22 @@ class JudgedLabels(TextLabels):
         rows = self.labelled(check)
         rows += self.without_label(check, max(Counter(number for _, number in rows).values()))
         texts, classes = zip(*rows, strict=True)
-        judge = NgramJudge.fit(texts, classes, 1 + max(classes), ranks)
+        judge = NgramJudge.fit(texts, classes, 1 + max(classes), ranks, self._shares(classes))
         return replace(self, judge=judge, lengths=self.counted_lengths(guide))
+
+    def _shares(self, classes: Sequence[int]) -> list[float] | None:
+        """How much each text counts for the judge, 1 on average: all labels alike, however many texts they have, and a
+        text without a label as much as one of the commonest label. None if all texts count alike."""
+        counts = Counter(classes)
+        most = max(count for number, count in counts.items() if number < len(self.known))
+        share = {
+            number: 1 / max(LEAST_TEXTS, count if number < len(self.known) else most)
+            for number, count in counts.items()
+        }
+        if len(set(share.values())) == 1:
+            return None
+        mean = sum(share[number] for number in classes) / len(classes)
+        return [share[number] / mean for number in classes]
 
     def without_label(self, data: LabelledText, most: int) -> list[tuple[Sequence[str], int]]:
         """Up to ``most`` texts without a label, evenly spaced, each with the class after the last label."""
@@ -122,6 +145,9 @@ class JudgedLabels(TextLabels):
         if len(shared) < 2:
             what = "a guide and a judge need different texts of two labels or more, but there are too few."
             raise DataError(what, where="--data")
+        if dropped := sorted(set(whole.known) - set(shared)):
+            what = "left out, as too few different texts have them for a guide and a judge"
+            log.warning("dlmctl: %s: %s.", what, _listed(list(map(repr, dropped))))
         (name,) = whole.values
         labels = replace(whole, values={name: shared})._with_judge(check, guide, vocabulary.vocabulary)
         return labels, {BAG_FILE: labels.bag(guide, vocabulary)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,7 +18,7 @@ from dlmctl.control.word_latents import reads_words, word_latents
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, did_you_mean
 from dlmctl.models.pooled import PooledClassifier
-from dlmctl.text.fields import Value, field_key, find_value, value_words
+from dlmctl.text.fields import Value, distinct_values, field_key, find_value, value_words
 from dlmctl.text.tokenizer import Tokenizer
 
 # A field with more values than this identifies texts rather than describing them.
@@ -40,8 +41,8 @@ def _unusable_field(label: str, values: Collection[str], usable: list[str]) -> D
 class FieldLabels(Labels):
     """The fields of a data set with their values, and a classifier with a softmax for each field.
 
-    The classes of a field are its values in order, then ``absent``. The target of a text is a mapping from some of the
-    fields to values.
+    Values that differ in case alone are one, since recipes name them in any case. The classes of a field are its values
+    in order, then ``absent``. The target of a text is a mapping from some of the fields to values.
     """
 
     values: dict[str, list[str]]
@@ -60,12 +61,13 @@ class FieldLabels(Labels):
         Raises:
             DataError: there is no such field.
         """
-        values_by_field: dict[str, set[str]] = {}
+        counts_by_field: dict[str, Counter[str]] = {}
         for row in cls.fields_of(data):
             for name, value in row.items():
                 if isinstance(value, Value) and (words := value_words(value)):
-                    values_by_field.setdefault(name, set()).add(words)
-        usable = {name: sorted(values) for name, values in values_by_field.items() if 1 < len(values) <= MAX_VALUES}
+                    counts_by_field.setdefault(name, Counter())[words] += 1
+        values_by_field = {name: distinct_values(counts) for name, counts in counts_by_field.items()}
+        usable = {name: values for name, values in values_by_field.items() if 1 < len(values) <= MAX_VALUES}
         if data.label is None and usable:
             return cls(usable)
         if data.label is None or (data.label not in values_by_field and not usable):
@@ -89,9 +91,9 @@ class FieldLabels(Labels):
 
     def labels(self, data: LabelledText) -> list[list[int]]:
         """The class of every field, for each text."""
-        classes = {name: {value: at for at, value in enumerate(values)} for name, values in self.values.items()}
+        classes = {name: {value.lower(): at for at, value in enumerate(values)} for name, values in self.values.items()}
         return [
-            [known.get(value_words(row.get(name, "")), len(known)) for name, known in classes.items()]
+            [known.get(value_words(row.get(name, "")).lower(), len(known)) for name, known in classes.items()]
             for row in self.fields_of(data)
         ]
 
