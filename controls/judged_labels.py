@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, Self
@@ -15,6 +15,7 @@ from dlmctl.control.hints import HintRequest
 from dlmctl.control.labels import is_guide_half
 from dlmctl.control.text_labels import BAG_FILE, find_label
 from dlmctl.text.fields import Value
+from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import WordTokenizer
 
 from .ngrams import NO_RANKS, NgramJudge
@@ -39,6 +40,18 @@ def _warn_of_untested_labels(texts: Mapping[str, int]) -> None:
         what = "how good the judge is at these is not known, as few held-out texts have them"
         listed = _listed([f"{label!r} ({count})" for count, label in few])
         log.warning("dlmctl: %s: %s. `dlmctl data prepare --valid-share` holds out more.", what, listed)
+
+
+def _warn_of_several_labels(rows: Iterable[tuple[Sequence[str], str]]) -> None:
+    """Warn of texts that occur with different labels, each text with its label."""
+    labels_of: dict[tuple[str, ...], set[str]] = {}
+    for words, label in rows:
+        labels_of.setdefault(tuple(words), set()).add(label)
+    several = [(words, labels) for words, labels in labels_of.items() if len(labels) > 1]
+    if several:
+        (words, labels), what = several[0], "texts have several labels, and are learned as examples of each"
+        example = f"{detokenize(words)[:60]!r} is {_listed(sorted(map(repr, labels)))}"
+        log.warning("dlmctl: %d of %d different %s: %s.", len(several), len(labels_of), what, example)
 
 
 def _listed(labels: Sequence[str]) -> str:
@@ -91,7 +104,9 @@ class JudgedLabels(TextLabels):
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
-        return super().from_data(data)._with_judge(data, data)
+        labels = super().from_data(data)
+        _warn_of_several_labels(labels.named(data))
+        return labels._with_judge(data, data)
 
     def _with_judge(self, check: LabelledText, guide: LabelledText, ranks: Mapping[str, int] = NO_RANKS) -> Self:
         """The same labels with a judge learned from the texts of ``check``, and lengths counted in ``guide``."""
@@ -100,6 +115,10 @@ class JudgedLabels(TextLabels):
         texts, classes = zip(*rows, strict=True)
         judge = NgramJudge.fit(texts, classes, 1 + max(classes), ranks, self._shares(classes))
         return replace(self, judge=judge, lengths=self.counted_lengths(guide))
+
+    def named(self, data: LabelledText) -> list[tuple[Sequence[str], str]]:
+        """The texts that have a label, each with its label."""
+        return [(words, self.known[number]) for words, number in self.labelled(data)]
 
     def _shares(self, classes: Sequence[int]) -> list[float] | None:
         """How much each text counts for the judge, 1 on average: all labels alike, however many texts they have, and a
@@ -149,6 +168,7 @@ class JudgedLabels(TextLabels):
             what = "left out, as too few different texts have them for a guide and a judge"
             log.warning("dlmctl: %s: %s.", what, _listed(list(map(repr, dropped))))
         (name,) = whole.values
+        _warn_of_several_labels(whole.named(data))
         labels = replace(whole, values={name: shared})._with_judge(check, guide, vocabulary.vocabulary)
         return labels, {BAG_FILE: labels.bag(guide, vocabulary)}
 

@@ -27,8 +27,16 @@ MAX_VALUES = 500
 NEVER = -1e9
 
 
-def _unusable_field(label: str, values: Collection[str], usable: list[str]) -> DataError:
-    """The error for a field that the user chose but that holds no labels."""
+def _unusable_field(label: str, values: Collection[str], usable: list[str], *, is_nested: bool) -> DataError:
+    """The error for a field that the user chose but that holds no labels.
+
+    Args:
+        is_nested: whether it has lists or objects for values.
+    """
+    if is_nested and not values:
+        what = f"the values of the field {label!r} are lists or objects."
+        remedy = "A label is a word, a number or a truth value. Give a text with several labels as several rows."
+        return DataError(what, where="--label", remedy=remedy)
     if not values:
         what = f"the data set has no field {label!r} of words, numbers or truth values."
         return DataError(what, where="--label", remedy=did_you_mean(label, usable))
@@ -70,13 +78,14 @@ class FieldLabels(Labels):
         usable = {name: values for name, values in values_by_field.items() if 1 < len(values) <= MAX_VALUES}
         if data.label is None and usable:
             return cls(usable)
-        if data.label is None or (data.label not in values_by_field and not usable):
+        is_nested = any(not isinstance(row.get(data.label or "", ""), Value) for row in cls.fields_of(data))
+        if data.label is None or (data.label not in values_by_field and not usable and not is_nested):
             raise DataError(
                 f"the data set has no field of 2 to {MAX_VALUES} values to learn from.",
                 remedy="Prepare it from JSON lines, or from another source with fields for each text.",
             )
         if data.label not in usable:
-            raise _unusable_field(data.label, values_by_field.get(data.label, ()), list(usable))
+            raise _unusable_field(data.label, values_by_field.get(data.label, ()), list(usable), is_nested=is_nested)
         return cls({data.label: usable[data.label]})
 
     def to_json(self) -> Any:

@@ -239,6 +239,13 @@ def test_rare_labels_count_as_much_as_common_ones_for_the_judge():
     assert plain.accuracy([(text("rare"), 1) for _ in range(100)]) < 0.4
 
 
+def test_texts_with_several_labels_are_told(caplog):
+    texts = [["Hi", "there", "."]] * 3 + [["Bye", "."]]
+    JudgedLabels.from_data(LabelledText(texts, [{"kind": label} for label in "abab"], label="kind"))
+    told = "1 of 2 different texts have several labels, and are learned as examples of each: 'Hi there.' is 'a', 'b'."
+    assert f"dlmctl: {told}" in caplog.messages
+
+
 def test_equally_many_texts_of_each_label_count_as_before():
     texts = [[word, f"w{at}"] for word in ("good", "bad") for at in range(20)]
     data = LabelledText(texts, [{"kind": words[0]} for words in texts], label="kind")
@@ -271,6 +278,9 @@ def test_a_field_that_holds_no_labels_is_named_with_its_values():
             JudgedLabels.from_data(replace(data, label=field))
     with pytest.raises(DataError, match=r"no field of 2 to 500 values to learn from. Prepare"):
         JudgedLabels.from_data(replace(data, label="other"))
+    lists = replace(data, fields=[{"tags": ["a", "b"]}] * 600, label="tags")
+    with pytest.raises(DataError, match=r"--label: the values of the field 'tags' are lists or objects\. A label is"):
+        JudgedLabels.from_data(lists)
     two = [{**row, "two": at % 2} for at, row in enumerate(data.fields)]
     with pytest.raises(DataError, match=r"labels need 2 to 500. Fields that have: two."):
         JudgedLabels.from_data(replace(data, fields=two, label="one"))
