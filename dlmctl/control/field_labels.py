@@ -40,9 +40,13 @@ def _unusable_field(label: str, values: Collection[str], usable: list[str], *, i
     if not values:
         what = f"the data set has no field {label!r} of words, numbers or truth values."
         return DataError(what, where="--label", remedy=did_you_mean(label, usable))
-    what = f"the field {label!r} has {len(values):,} value{'s' if len(values) > 1 else ''}, but labels need 2 to"
+    what = f"the field {label!r} has {_number_of(values)}, but labels need 2 to"
     remedy = f"Fields that have: {', '.join(usable[:20])}." if usable else None
     return DataError(f"{what} {MAX_VALUES}.", where="--label", remedy=remedy)
+
+
+def _number_of(values: Collection[str]) -> str:
+    return f"{len(values):,} value{'s' if len(values) > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,12 @@ class FieldLabels(Labels):
             return cls(usable)
         is_nested = any(not isinstance(row.get(data.label or "", ""), Value) for row in cls.fields_of(data))
         if data.label is None or (data.label not in values_by_field and not usable and not is_nested):
+            known = ", ".join(f"{name} ({_number_of(values)})" for name, values in list(values_by_field.items())[:20])
             raise DataError(
                 f"the data set has no field of 2 to {MAX_VALUES} values to learn from.",
-                remedy="Prepare it from JSON lines, or from another source with fields for each text.",
+                remedy=f"Fields that it has: {known}."
+                if known
+                else "Prepare it from JSON lines, or from another source with fields for each text.",
             )
         if data.label not in usable:
             raise _unusable_field(data.label, values_by_field.get(data.label, ()), list(usable), is_nested=is_nested)

@@ -276,8 +276,10 @@ def test_a_field_that_holds_no_labels_is_named_with_its_values():
     for field, count in (("one", "1 value"), ("many", "600 values")):
         with pytest.raises(DataError, match=f"--label: the field '{field}' has {count}, but labels need 2 to 500."):
             JudgedLabels.from_data(replace(data, label=field))
-    with pytest.raises(DataError, match=r"no field of 2 to 500 values to learn from. Prepare"):
+    with pytest.raises(DataError, match=r"learn from. Fields that it has: one \(1 value\), many \(600 values\)."):
         JudgedLabels.from_data(replace(data, label="other"))
+    with pytest.raises(DataError, match=r"no field of 2 to 500 values to learn from. Prepare"):
+        JudgedLabels.from_data(replace(data, fields=None))
     lists = replace(data, fields=[{"tags": ["a", "b"]}] * 600, label="tags")
     with pytest.raises(DataError, match=r"--label: the values of the field 'tags' are lists or objects\. A label is"):
         JudgedLabels.from_data(lists)
