@@ -255,8 +255,9 @@ def _read(path: Path, format: Format | None, text_field: str, unique: bool, spli
     return texts
 
 
-def _nothing_usable(texts: _Texts, remedy: str) -> DataError:
-    what = f"no text can be used: {_reasons(texts.dropped) or 'too few'}."
+def _nothing_usable(texts: _Texts, remedy: str, split: str = "train") -> DataError:
+    purpose = " for validation" if split == "valid" else ""
+    what = f"no text can be used{purpose}: {_reasons(texts.dropped) or 'too few'}."
     return DataError(what, where=str(texts.source), remedy=remedy)
 
 
@@ -293,7 +294,10 @@ def _write(folder: Path, split: str, texts: _Texts, tokenizer: Tokenizer, packin
         kept.append(record)
     rows = pack_rows(encoded, packing, length)
     if not rows:
-        raise _nothing_usable(texts, "Choose a larger --length (pad) or give more text (block).")
+        remedy = "Choose a larger --length (pad) or give more text (block)."
+        if prose_note(texts.format, [record.text for record in texts.records]):
+            remedy = "--format prose makes each sentence a text of its own, or choose a larger --length."
+        raise _nothing_usable(texts, remedy, split)
     has_fields = packing == "pad" and any(record.fields for record in kept)
     write_split(folder, split, rows, [record.fields or {} for record in kept] if has_fields else None)
     word_counts = np.array([len(ids) - 2 for ids in encoded])

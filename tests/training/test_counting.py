@@ -145,8 +145,8 @@ def test_the_command_says_how_good_the_judge_is_and_how_a_recipe_names_the_label
     for command in (prepare, [*train, "--model", "everyday"]):
         run = CliRunner().invoke(app, list(map(str, command)))
         assert run.exit_code == 0, run.stderr
-    assert "its judge is right on 100% of 1 held-out texts with a label" in run.stdout
-    assert "in a recipe: classifier: {label: ..., name: tone}" in run.stdout
+    assert "its judge is right on 100% of 1 held-out texts with a label: 'praise' 100% of 1" in run.stdout
+    assert "in a recipe: classifier: {label: praise, name: tone}" in run.stdout
 
 
 def test_what_would_not_be_found_is_not_trained(pretrained, data, tmp_path):
