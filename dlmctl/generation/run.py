@@ -71,7 +71,7 @@ def run_recipe(
         message = f"samples: more than {MAX_IN_MEMORY:,} texts and candidates do not fit into memory."
         remedy = "Write them to a folder: --out FOLDER/."
         raise RecipeError(message, where=None if origin is None else origin.where(("samples",)), remedy=remedy)
-    pretrained = model or load_model(recipe, origin)
+    pretrained = load_model(recipe, origin, model)
     sampler = RecipeSampler(recipe, pretrained, table, origin, strict=strict)
     numbers = range(text_count) if samples is None else samples
     start = time.perf_counter()
