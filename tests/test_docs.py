@@ -192,7 +192,7 @@ def test_training_page_names_every_setting():
     from dlmctl.diffusion.masked import MaskedSettings
     from dlmctl.diffusion.model import LabelSettings, ModelSettings, SourceSettings
     from dlmctl.models.llama import LlamaConfig
-    from dlmctl.training.encoder import EncoderSettings, EncoderTrainingConfig
+    from dlmctl.training.checkpoint import CheckpointSettings, CheckpointTrainingConfig
     from dlmctl.training.lm import LanguageModelConfig
     from dlmctl.training.masked import MaskedTrainingConfig
     from dlmctl.training.scorer import ScorerConfig, ScorerSizes
@@ -206,8 +206,8 @@ def test_training_page_names_every_setting():
         LanguageModelConfig,
         MaskedTrainingConfig,
         MaskedSettings,
-        EncoderTrainingConfig,
-        EncoderSettings,
+        CheckpointTrainingConfig,
+        CheckpointSettings,
         LlamaConfig,
         ScorerConfig,
         ScorerSizes,

@@ -85,7 +85,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     where = str(folder / "config.json")
     if vendor_kind(settings) == GEMMA:
         return load_gemma(folder, settings)
-    vendor, sizes = _declared(folder, settings)
+    vendor, sizes = declared(folder, settings)
     shape = vendor.shape(sizes)
     tokenizer = _tokenizer(folder, vendor, shape)
     _check_ids(shape, tokenizer, folder)
@@ -95,8 +95,10 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, sizes, folder)
-    # Other models end their texts with special tokens; within a text of an encoder these have no place.
-    never = [] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None]
+    lengths = training_texts(settings, folder / "config.json").sentence_lengths
+    # What dlmctl trained on chooses the number of tokens before, as encoders do: its texts have no special tokens.
+    ends = vendor.ends and not lengths
+    never = [] if ends else [index for index, string in enumerate(tokenizer.strings) if string is None]
     config = TokenConfig(
         kind=vendor.name,
         vocab_size=len(tokenizer),
@@ -106,11 +108,11 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         predicts=vendor.predicts,
         sampler=vendor.sampler,
         block=shape.block,
-        ends=vendor.ends,
+        ends=ends,
         new_tokens=max(1, min(vendor.new_tokens, shape.length - SPECIAL)),
         never=never,
     )
-    if lengths := training_texts(settings, folder / "config.json").sentence_lengths:
+    if lengths:
         config = config.trained_on(lengths)
     model_class = UniformTokenLM if vendor.noise == "uniform" else TokenLM
     return model_class(config, network).eval().requires_grad_(False), tokenizer
@@ -125,11 +127,11 @@ def checkpoint_tokenizer(folder: Path) -> CheckpointTokenizer | None:
     settings = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
     if vendor_kind(settings) in (None, GEMMA):
         return None
-    vendor, sizes = _declared(folder, settings)
+    vendor, sizes = declared(folder, settings)
     return _tokenizer(folder, vendor, vendor.shape(sizes))
 
 
-def _declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]:
+def declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]:
     """The kind of a checkpoint, and its sizes."""
     where, kind = str(folder / "config.json"), vendor_kind(settings)
     if kind not in VENDORS:
@@ -181,9 +183,9 @@ def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> No
 
 def _assign_weights(network: nn.Module, vendor: Vendor, sizes: Sizes, folder: Path) -> None:
     """Assign the weights of a checkpoint to a network that was built without values."""
-    path = _weights_path(folder, network)
+    path = weights_path(folder, network)
     state: dict[str, Tensor] = {}
-    for name, tensor in _stored_weights(path).items():
+    for name, tensor in stored_weights(path).items():
         network_name = vendor.rename(name)
         if network_name is None:
             continue
@@ -268,7 +270,7 @@ def _in_main_precision(state: dict[str, Tensor], kept: Iterable[str]) -> dict[st
     }
 
 
-def _weights_path(folder: Path, network: nn.Module) -> Path:
+def weights_path(folder: Path, network: nn.Module) -> Path:
     """The file of the weights; many older models have no other than one that torch saved."""
     pickled = folder / PICKLED
     may_be_old = isinstance(network, MaskedEncoder | DiT | BidirectionalGPT2) and pickled.is_file()
@@ -276,7 +278,7 @@ def _weights_path(folder: Path, network: nn.Module) -> Path:
     return pickled if is_old else folder / "model.safetensors"
 
 
-def _stored_weights(path: Path) -> dict[str, Tensor]:
+def stored_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a file as stored, or in the shards beside it."""
     if path.name != PICKLED:
         return load_weights(path.parent, stored=True)
