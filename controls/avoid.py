@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -39,7 +39,7 @@ class Avoid(WordControl[AvoidParams]):
     name = "avoid"
     Params = AvoidParams
 
-    def __init__(self, *phrases: str | Sequence[str], **params: Any) -> None:
+    def __init__(self, *phrases: str | Iterable[str], **params: Any) -> None:
         """One or several phrases, or a list of them."""
         super().__init__(**({"words": phrase_list(phrases)} if phrases else {}), **params)
 

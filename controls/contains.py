@@ -37,7 +37,7 @@ class Contains(WordControl[ContainsParams]):
     name = "contains"
     Params = ContainsParams
 
-    def __init__(self, *phrases: str | Sequence[str], **params: Any) -> None:
+    def __init__(self, *phrases: str | Iterable[str], **params: Any) -> None:
         """One or several phrases, or a list of them."""
         super().__init__(**({"words": phrase_list(phrases)} if phrases else {}), **params)
 

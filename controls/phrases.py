@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -46,11 +46,11 @@ def _one_or_list(value: Any, info: ValidationInfo) -> Any:
 Phrases = Annotated[list[str], Field(min_length=1), BeforeValidator(_one_or_list), AfterValidator(_require_words)]
 
 
-def phrase_list(phrases: Sequence[str | Sequence[str]]) -> list[Any]:
+def phrase_list(phrases: Sequence[str | Iterable[str]]) -> list[Any]:
     """Positional arguments as a list of phrases: several phrases, or one list of them."""
     phrases = plain_value(tuple(phrases))
     single = phrases[0] if len(phrases) == 1 else ""
-    return list(phrases) if isinstance(single, str) or not isinstance(single, Sequence) else list(single)
+    return list(single) if isinstance(single, Iterable) and not isinstance(single, str | Mapping) else list(phrases)
 
 
 def split_phrases(phrases: Sequence[str], split: Split = split_words) -> list[list[str]]:

@@ -332,6 +332,11 @@ def test_a_dict_of_settings_lies_over_the_preset_and_a_criterion_may_stand_alone
     ("recipe", "said"),
     [
         ({"controls": {"length": 9}}, "controls: should be a list, not a mapping of 'length'. Each has a dash"),
+        ({"controls": [Length]}, "is not a control. Give it its parameters: Length(...)."),
+        (
+            {"controls": [len]},
+            "controls.0: <built-in function len> is not a control. A function that judges texts is one as",
+        ),
         ({"controls": ["length: 9"]}, "controls.0: a control is written `- name: parameters`, with a space after"),
         ("no-such", "no-such: there is no such recipe file."),
         (7, "recipe: 'int' is not a recipe."),
@@ -361,6 +366,15 @@ def test_a_model_is_loaded_to_a_device_by_name(model):
     assert len(dlmctl.load(model.folder, device="auto").generate(samples=1, sampler={"steps": 2})) == 1
 
 
+def test_parameters_of_texts_that_are_not_drawn_have_a_warning(model, caplog):
+    each = Length.each([4, 5, 6])
+    for samples in (3, 4, [0, 2]):
+        model.generate(each, samples=samples, sampler=QUICK)
+    assert not caplog.messages
+    model.generate(~Length(9) & each, samples=2, sampler=QUICK)
+    assert "Length.each has parameters for 3 texts, of which 2 are drawn; samples=3 draws all." in caplog.text
+
+
 def test_what_a_callback_returns_by_accident_is_no_state(model):
     with pytest.raises(
         UserError, match=r"on_step: must return None, or a state of the shape \[1, \d+, \d+\] .*, not True"
@@ -374,6 +388,17 @@ def test_other_wrong_calls_are_one_message(model):
         dlmctl.load(model)
     with pytest.raises(UserError, match=r"samples: must be a whole number of 1 or more, not -1\."):
         dlmctl.run("pos", samples=-1)
+    for call in (
+        model.generate,
+        lambda **options: dlmctl.run(Recipe(**options)),
+        lambda **options: dlmctl.run(options),
+    ):
+        with pytest.raises(
+            UserError, match=r"^samples: more than 100,000 texts and candidates do not fit into memory\."
+        ):
+            call(samples=60_000, candidates=2)
+    with pytest.raises(UserError, match="label: the model 'e2e' takes no label"):
+        dlmctl.run({"model": "e2e", "label": "x"})
     with pytest.raises(UserError, match="overrides: apply only to recipes given by name"):
         dlmctl.run(Recipe(), overrides=["seed=3"])
     with pytest.raises(UserError, match="is not a control"):

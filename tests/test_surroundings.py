@@ -223,3 +223,19 @@ def test_weights_are_hashed_once_and_again_when_they_change(monkeypatch):
         weights.copy_(weights - 1)
         weights.round_(decimals=3)
     assert weights_digest(pretrained) not in (first, changed)
+
+
+def test_what_a_callback_raises_ends_the_call_and_leaves_the_model_usable():
+    """As docs/scale.md says of services that cancel requests."""
+    model = dlmctl.Model(tiny_masked(), TOKENIZER, Path())
+    before = words(model, None)
+    stop = TimeoutError("too late")
+
+    def cancel(*_):
+        raise stop
+
+    for callback in ("progress", "on_step", "watch"):
+        with pytest.raises(TimeoutError) as caught:
+            model.generate(samples=2, sampler=SHORT, device="cpu", **{callback: cancel})
+        assert caught.value is stop
+    assert words(model, None) == before

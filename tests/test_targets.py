@@ -151,6 +151,11 @@ def test_missing_values_of_pandas_are_empty_cells(monkeypatch):
     assert rows_of(table_of([row])) == [{"c": 1}]
 
 
+def test_cells_that_json_has_no_type_for_are_lists_and_text():
+    row = {"a": {"tea", "cup"}, "b": "café".encode(), "c": np.array(["x", "y"]), "d": ("x", frozenset({2, 1}))}
+    assert rows_of(table_of([row])) == [{"a": ["cup", "tea"], "b": "café", "c": ["x", "y"], "d": ["x", [1, 2]]}]
+
+
 def test_closed_standard_input_has_no_rows(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(UserError, match=r"standard input: holds no rows"):
@@ -181,6 +186,26 @@ def test_whole_values_keep_their_type_and_empty_cells_are_left_out():
     assert found.left_out
     with pytest.raises(UserError, match="cannot be part of a text"):
         fill_placeholders("a {x}", {"x": [1]})
+
+
+def test_a_cell_that_is_a_list_adds_its_items_to_a_list():
+    value = {"words": ["{x}", "cup", "{y}"], "n": "{x}", "nats": ["{x}"]}
+    found = fill_placeholders(value, {"x": ["tea", "pot"], "y": []}, lambda place: place == ("nats",))
+    assert found.value == {"words": ["tea", "pot", "cup"], "n": ["tea", "pot"], "nats": [["tea", "pot"]]}
+
+
+def test_a_cell_with_several_items_that_is_taken_as_one_has_a_warning(model_folder, caplog):
+    run = {"model": str(model_folder), "samples": 1, "sampler": {"steps": 2}}
+    for controls, rows, warned in [
+        ([{"contains": {"words": "{w}"}}], [{"w": "bread; garden"}], 0),
+        ([{"contains": "{w}"}], [{"w": "bread"}, {"w": ["bread", "garden"]}], 0),
+        ([{"contains": "{w}"}], [{"w": "bread; garden"}, {"w": "garden, bread"}], 1),
+    ]:
+        result = dlmctl.run({**run, "controls": controls}, targets=rows)
+        assert len(caplog.messages) == warned
+    assert "column 'w': a cell with commas or semicolons is taken as one phrase" in caplog.text
+    assert 'for several write `words: "{w}"`.' in caplog.text
+    assert result.success == 0  # the model knows no semicolon
 
 
 # Runs.

@@ -101,6 +101,32 @@ def weight_from(name: str, weight: Any) -> float:
     return float(weight)
 
 
+def no_control(value: Any, where: str | None = None) -> UserError:
+    """The error for a value in place of a control, or for a control that was not made as it must be."""
+    if isinstance(getattr(value, "name", None), str) and hasattr(value, "verdicts") and not isinstance(value, type):
+        what = f"{type(value).__name__} has no parameters."
+        return UserError(what, where=where, remedy="Its `__init__` must call `super().__init__(...)` with them.")
+    remedy = 'A control is an object such as Contains("pub"); combine several with &, | and ~.'
+    if isinstance(value, str):
+        remedy += f" The recipe of that name, if there is one, runs by dlmctl.run({value!r})."
+    elif isinstance(value, type) and hasattr(value, "verdicts"):
+        remedy = f"Give it its parameters: {value.__name__}(...)."
+    elif callable(value):
+        remedy = "A function that judges texts is one as Predicate(function)."
+    return UserError(f"{readable(repr(value), 200)} is not a control.", where=where, remedy=remedy)
+
+
+def no_function(value: Any) -> Any:
+    """Return ``value``, an entry of a recipe's controls, unless it is a function or a class.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if callable(value):
+        raise ValueError(str(no_control(value)))
+    return value
+
+
 def words_from(name: str, words: Sequence[str]) -> Sequence[str]:
     """The words of a text.
 

@@ -234,8 +234,8 @@ class Composite(Control[ControlParams]):
         if not self.parts:
             raise UserError("needs controls inside.", where=f"control {self.name!r}")
         for part in self.parts:
-            if not isinstance(part, Control):
-                raise UserError(f"{part!r} is not a control.", remedy='A control is an object such as Contains("pub").')
+            if not isinstance(part, Control) or not hasattr(part, "sets"):
+                raise argument_checks.no_control(part)
 
     def attach(self, model: Pretrained) -> None:
         for part in self.parts:

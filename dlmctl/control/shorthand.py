@@ -60,16 +60,34 @@ def written_out(kind: type[BaseModel], value: Any) -> list[dict[str, Any]]:
     return [{} if item is None and optional else {name: item} for item in sets]
 
 
+def warn_of_cell(kind: type[BaseModel], name: str, column: str, cell: str) -> None:
+    """Warn if a cell with commas or semicolons is a single item of the list of a parameter, as in
+    ``contains: "{column}"``."""
+    if _is_one_of_several(kind, name, cell):
+        shown = readable(column, 60)
+        warn_once(
+            f"column {shown!r}: a cell with commas or semicolons is taken as one phrase, with its punctuation; "
+            f'for several write `{name}: "{{{shown}}}"`.'
+        )
+
+
 def _warn_of_separators(kind: type[BaseModel], name: str, value: str) -> None:
     """Warn if a text with commas or semicolons is a single item of a list, as in ``contains: tea, coffee``, and not
     several, as the tags of ``pos``."""
-    items = [item for item in re.split(r"\s*[,;]\s*", value.strip()) if item]
-    if len(items) < 2:
-        return
-    try:
-        is_one = getattr(kind.model_validate({name: [value]}), name) == [value]
-    except Exception:  # a fault, whatever a plug-in raises, is reported with its place when the control is checked
-        return
-    if is_one:
-        several = readable(", ".join(items), 60)
+    if _is_one_of_several(kind, name, value):
+        several = readable(", ".join(_items(value)), 60)
         warn_once(f"{readable(value, 60)!r} is taken as one phrase, with its punctuation; several are [{several}].")
+
+
+def _items(value: str) -> list[str]:
+    return [item for item in re.split(r"\s*[,;]\s*", value.strip()) if item]
+
+
+def _is_one_of_several(kind: type[BaseModel], name: str, value: str) -> bool:
+    """Whether a text with commas or semicolons is valid as a single item of a list."""
+    if len(_items(value)) < 2:
+        return False
+    try:
+        return bool(getattr(kind.model_validate({name: [value]}), name) == [value])
+    except Exception:  # a fault, whatever a plug-in raises, is reported with its place when the control is checked
+        return False

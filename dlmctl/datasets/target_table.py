@@ -280,7 +280,16 @@ def _unwritable_characters(value: Any) -> str | None:
 
 
 def _as_json(cells: Mapping[str, Any]) -> str:
-    return json.dumps(cells, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+    return json.dumps(cells, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has no type for: an array or a set as a list, bytes and anything else as text."""
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _cell(value: Any) -> Any:

@@ -13,13 +13,18 @@ from typing import Any, get_args
 import numpy as np
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control
-from dlmctl.errors import UserError, did_you_mean
+from dlmctl.control.argument_checks import no_control
+from dlmctl.control.base import Composite, Control
+from dlmctl.control.warn_once import warn_once
+from dlmctl.errors import RecipeError, UserError, did_you_mean
 from dlmctl.generation.rounds import Rounds
 from dlmctl.recipe.presets import PRESETS, PresetSettings
 from dlmctl.recipe.python_settings import SettingsMapping, settings_from
 from dlmctl.recipe.recipe import RANK_BY_FLUENCY, UNUSED_SECOND_SCORER
 from dlmctl.recipe.settings import Criterion, Guidance, Quota, SamplerSettings, Until
+
+# Most texts and candidates of a call that keeps all of them; more go to files, shard by shard.
+MAX_IN_MEMORY = 100_000
 
 
 def read_rounds(
@@ -70,6 +75,16 @@ def read_traced(trace: Any, numbers: Sequence[int]) -> Sequence[int]:
         return numbers if trace else ()
     listed = _listed_numbers("trace", trace)
     return numbers[: whole("trace", trace, least=0)] if listed is None else listed
+
+
+def require_room(texts: int, candidates: Any, where: str = "samples") -> None:
+    """Raise RecipeError if the texts of a call, with their candidates, do not fit into memory."""
+    if texts * (int(candidates) if isinstance(candidates, Integral) else 1) > MAX_IN_MEMORY:
+        what = f"more than {MAX_IN_MEMORY:,} texts and candidates do not fit into memory."
+        remedy = (
+            "Write them to a folder, `dlmctl generate --out FOLDER/`; in Python, `model.stream` yields them one by one."
+        )
+        raise RecipeError(what if where == "samples" else f"samples: {what}", where=where, remedy=remedy)
 
 
 def check_traced(trace: Any, numbers: Sequence[int]) -> None:
@@ -149,6 +164,16 @@ def check_arguments(control: Any, model: Any, preset: Any) -> None:
         )
 
 
+def warn_of_unused_sets(control: Any, samples: Any) -> None:
+    """Warn if ``each`` has parameters for more texts than are drawn, as if their number were left to the default."""
+    if isinstance(control, Composite):
+        for part in control.parts:
+            warn_of_unused_sets(part, samples)
+    elif isinstance(samples, Integral) and len(getattr(control, "sets", ())) > samples:
+        sets = f"{type(control).__name__}.each has parameters for {len(control.sets)} texts"
+        warn_once(f"{sets}, of which {samples} are drawn; samples={len(control.sets)} draws all.")
+
+
 def check_model(model: Any) -> None:
     """Raise UserError if it is not a model or the name of one."""
     if not isinstance(model, str | Path | Pretrained):
@@ -157,14 +182,8 @@ def check_model(model: Any) -> None:
 
 
 def _check_control(control: Any) -> None:
-    if control is None or isinstance(control, Control):
-        return
-    remedy = 'A control is an object such as Contains("pub"); combine several with &, | and ~.'
-    if isinstance(control, str):
-        remedy += f" The recipe of that name, if there is one, runs by dlmctl.run({control!r})."
-    elif isinstance(control, type) and issubclass(control, Control):
-        remedy = f"Give it its parameters: {control.__name__}(...)."
-    raise UserError(f"{control!r} is not a control.", where="control", remedy=remedy)
+    if control is not None and not (isinstance(control, Control) and hasattr(control, "sets")):
+        raise no_control(control, where="control")
 
 
 def read_settings(

@@ -22,12 +22,11 @@ from dlmctl.generation.distinct import LABEL
 from dlmctl.generation.flat import Columns, Record
 from dlmctl.generation.generate import require_plain
 from dlmctl.generation.identity import about_run
-from dlmctl.generation.model import Overridden, name_and_model, recipe_from
+from dlmctl.generation.model import AnyRecipe, Overridden, name_and_model, recipe_from
 from dlmctl.generation.results import Sample
 from dlmctl.generation.target_rows import check_columns, measures_of, named_columns
 from dlmctl.generation.targets import TargetRun
 from dlmctl.metrics.acceptability import find_acceptability
-from dlmctl.recipe.recipe import Recipe
 
 
 class _Loaded(NamedTuple):
@@ -58,7 +57,7 @@ class Generator:
 
     def __init__(
         self,
-        recipe: str | Path | Recipe | Mapping[str, Any],
+        recipe: AnyRecipe,
         *,
         model: str | Path | Pretrained | None = None,
         index: str = "index",

@@ -26,13 +26,12 @@ from dlmctl.generation.diagnose import examine, find_device, load_model
 from dlmctl.generation.generate import draw_recipe
 from dlmctl.generation.matched_check import matching_of
 from dlmctl.generation.matched_sets import Item, MatchedSets
-from dlmctl.generation.model import Overridden, name_and_model, recipe_from
+from dlmctl.generation.model import AnyRecipe, Overridden, name_and_model, recipe_from
 from dlmctl.generation.notebook_bar import progress_or_bar
 from dlmctl.generation.prompts import read_prompt
 from dlmctl.generation.ranking import satisfied
 from dlmctl.generation.results import Sample
 from dlmctl.recipe.matched import MatchedRecipe
-from dlmctl.recipe.recipe import Recipe
 from dlmctl.recipe.settings import Until
 from dlmctl.recipe.yaml_file import MOST_NUMBER, SettingsFile
 from dlmctl.sampling.device_map import move_to_device
@@ -47,7 +46,7 @@ ItemProgress = Callable[[int, int], None]
 
 @one_version()
 def matched(
-    recipe: str | Path | Recipe | Mapping[str, Any],
+    recipe: AnyRecipe,
     *,
     model: str | Path | Pretrained | None = None,
     samples: int | None = None,

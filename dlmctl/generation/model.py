@@ -17,7 +17,14 @@ from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import UserError, readable
-from dlmctl.generation.arguments import check_model, check_traced, sample_numbers, whole
+from dlmctl.generation.arguments import (
+    check_model,
+    check_traced,
+    require_room,
+    sample_numbers,
+    warn_of_unused_sets,
+    whole,
+)
 from dlmctl.generation.generate import generate
 from dlmctl.generation.notebook_bar import progress_or_bar
 from dlmctl.generation.options import Options, check_names, spelled_out
@@ -34,6 +41,8 @@ from dlmctl.sampling.walk import OnStep
 from dlmctl.text.plain_values import plain_value
 
 _spelled_out = spelled_out(generate)
+AnyRecipe = str | Path | Recipe | Mapping[str, Any] | tuple[Recipe, SettingsFile]
+"""A recipe by name or file, as a dict, as an object, or as ``load_recipe`` returns it."""
 Overridden = str | Sequence[str] | Mapping[str, Any]
 """Settings of a recipe's file to override: a dict of them, or settings as for ``--set``."""
 
@@ -73,7 +82,10 @@ class Model(Pretrained):
             UserError: the model cannot do what is requested, or an argument is wrong; the message says what is right.
         """
         check_names(options)
-        check_traced(options.get("trace", False), sample_numbers(samples))
+        numbers = sample_numbers(samples)
+        require_room(len(numbers), options.get("candidates", 1))
+        check_traced(options.get("trace", False), numbers)
+        warn_of_unused_sets(control, samples)
         with progress_or_bar(progress) as step_progress:
             generation = generate(control, model=self, samples=samples, progress=step_progress, **options)
         return replace(generation, about={"seed": int(options.get("seed", 0)), "model": model_name(self.folder)})
@@ -131,7 +143,7 @@ def load(model: str | Path = DEFAULT_MODEL, *, device: str = "cpu") -> Model:
 
 @one_version()
 def run(
-    recipe: str | Path | Recipe | Mapping[str, Any],
+    recipe: AnyRecipe,
     *,
     model: str | Path | Pretrained | None = None,
     targets: str | Path | Iterable[Mapping[str, Any]] | None = None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
+from dlmctl.checkpoint.bundled import model_name
 from dlmctl.datasets.conditions import label_numbers, label_values, source_rows, source_words
 from dlmctl.datasets.readers import parse_mr
 from dlmctl.diffusion.masked_base import MaskedModel
@@ -98,7 +99,7 @@ def read_prompt(
     _refuse_prompts(pretrained, [("prompt", prompt)], make_error)
     for name, values in (("label", labels), ("source", sources)):
         if values and getattr(pretrained.model.config, name, None) is None:
-            message = f"the model {str(pretrained.folder)!r} takes no {name}."
+            message = f"the model {model_name(pretrained.folder)!r} takes no {name}."
             raise make_error(
                 (name,), message, f"Leave it out, or train a model with `model.{name}`; see docs/training.md."
             )
@@ -133,7 +134,7 @@ def joined(prompts: Sequence[Prompt], samples: Mapping[int, tuple[int, int]]) ->
 def _refuse_prompts(pretrained: Pretrained, arguments: Sequence[tuple[str, Any]], make_error: ErrorFactory) -> None:
     for name, value in arguments:
         if value is not None:
-            message = f"the model {str(pretrained.folder)!r} takes no {name}."
+            message = f"the model {model_name(pretrained.folder)!r} takes no {name}."
             remedy = "Leave it out, or take a model over tokens, such as LLaDA; see docs/from-llada-dream.md."
             raise make_error(
                 (name,), message, remedy if name == "prompt" else "Leave it out; such models take `prompt`."

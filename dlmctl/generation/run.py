@@ -11,8 +11,8 @@ from dlmctl.control.base import Control
 from dlmctl.control.user_files import one_version
 from dlmctl.datasets.target_table import TargetTable
 from dlmctl.diffusion.own_modes import own_modes
-from dlmctl.errors import RecipeError, UserError
-from dlmctl.generation.arguments import check_traced, read_traced
+from dlmctl.errors import UserError
+from dlmctl.generation.arguments import check_traced, read_traced, require_room
 from dlmctl.generation.diagnose import examine, examine_scorers, load_model, with_setting_line
 from dlmctl.generation.generate import draw_recipe, require_plain
 from dlmctl.generation.identity import about_run
@@ -28,8 +28,6 @@ from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.trace import OnFrames
 from dlmctl.sampling.walk import OnStep
 
-# Most texts and candidates of a call that keeps all of them; more go to files, shard by shard.
-MAX_IN_MEMORY = 100_000
 # Texts that are drawn together for rows of targets.
 CHUNK = 512
 TextProgress = Callable[[float, int], None]
@@ -67,10 +65,8 @@ def run_recipe(
     require_plain(recipe, origin)
     table = read_targets(recipe, origin)
     text_count = text_count_of(recipe, table)
-    if samples is None and text_count * recipe.candidates > MAX_IN_MEMORY:
-        message = f"samples: more than {MAX_IN_MEMORY:,} texts and candidates do not fit into memory."
-        remedy = "Write them to a folder: --out FOLDER/."
-        raise RecipeError(message, where=None if origin is None else origin.where(("samples",)), remedy=remedy)
+    if samples is None:
+        require_room(text_count, recipe.candidates, "samples" if origin is None else origin.where(("samples",)))
     pretrained = load_model(recipe, origin, model)
     sampler = RecipeSampler(recipe, pretrained, table, origin, strict=strict)
     numbers = range(text_count) if samples is None else samples

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from dlmctl.control.base import All, Control
 from dlmctl.control.check import unique_labels
 from dlmctl.control.registry import find_control
+from dlmctl.control.shorthand import warn_of_cell
 from dlmctl.datasets.target_table import Row, Rows
 from dlmctl.errors import RecipeError, UserError, readable, typed_message
 from dlmctl.recipe.build import combination, control_from_sets, params_of_entry
@@ -127,6 +128,11 @@ class RowReader:
 
     def _params(self, kind: type[Control[Any]], spec: ControlSpec, params: Any, row: Row) -> BaseModel | None:
         filled_params = fill_params(kind.Params, params, row.cells)
+        for name, *at in filled_params.cells:
+            if len(at) == 1 and isinstance(at[0], int):
+                cell = filled_params.value[name][at[0]]
+                columns = (column for column, _ in placeholders_in(params) if row.cells.get(column) == cell)
+                warn_of_cell(kind.Params, str(name), next(columns), cell)
         try:
             return read_params(kind.Params, filled_params, decimal_comma=row.decimal_comma)
         except ValidationError as error:

@@ -1,7 +1,7 @@
 """Placeholders in a recipe, such as ``{food}``, and filling them with a row of a table.
 
-A placeholder that is a whole value is replaced by the cell, with its type; within a text it is formatted. An empty cell
-removes the value that contains the placeholder.
+A placeholder that is a whole value is replaced by the cell, with its type; within a text it is formatted. In a list, a
+cell that is a list itself adds its items. An empty cell removes the value that contains the placeholder.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class _Filler:
         kept: list[Any] = []
         for inner in value:
             item = self.fill(inner, (*place, len(kept)))
-            if item is not None or inner is None or self.is_bounds(place):
+            if isinstance(item, list) and isinstance(inner, str) and not self.is_bounds(place):
+                kept += item  # a cell with several items, as in `contains: "{words}"`
+            elif item is not None or inner is None or self.is_bounds(place):
                 kept.append(item)
         is_empty = not kept or (self.is_bounds(place) and all(item is None for item in kept))
         return None if is_empty and value else kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +17,9 @@ else:
     ModelMetaclass = type(BaseModel)
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
 class PythonSettings(SettingsFile):
     """Settings that are not from a file: messages name the setting itself."""
 
@@ -28,9 +31,10 @@ class Readable(ModelMetaclass):
     """The class of models that raise ``SettingsError`` when they are called; validation inside another model does not
     call them, so that its errors keep their places."""
 
-    def __call__(cls, *args: Any, **settings: Any) -> Any:
+    # The type of what is returned, for editors.
+    def __call__(cls: type[M], *args: Any, **settings: Any) -> M:  # type: ignore[misc]
         try:
-            return super().__call__(*args, **settings)
+            return cast("M", super().__call__(*args, **settings))  # type: ignore[misc]
         except ValidationError as error:
             raise _settings_error(error, cls, settings) from None
 

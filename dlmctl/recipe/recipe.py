@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from dlmctl.control.argument_checks import MAX_WEIGHT
+from dlmctl.control.argument_checks import MAX_WEIGHT, no_function
 from dlmctl.control.base import Composite, Control
 from dlmctl.control.registry import find_control
 from dlmctl.control.shorthand import is_short, written_out
@@ -78,7 +78,7 @@ class _Entry:
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_wrap_validator_function(
-            lambda value, read: value if isinstance(value, Control) else read(value),
+            lambda value, read: value if isinstance(value, Control) else read(no_function(value)),
             handler(dict[str, Any]),
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda entry: entry_of(entry) if isinstance(entry, Control) else entry

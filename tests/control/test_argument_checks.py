@@ -106,6 +106,8 @@ def test_sets_of_words_are_lists_in_alphabetical_order():
     for kind in (Contains, Avoid):
         assert kind({"tea", "pot", "cup"}).sets[0].words == kind(words=frozenset(words)).sets[0].words == words
     assert Lexicon(words={"tea", "pot", "cup"}).sets[0].words == words
+    assert Contains(word for word in words).sets[0].words == words
+    assert "words.0: Input should be a valid string, not {'tea': 1}" in message_of(lambda: Contains({"tea": 1}))
 
 
 def test_controls_are_shown_as_they_are_written():
@@ -121,6 +123,24 @@ def test_a_message_about_too_many_phrases_names_the_control(pretrained):
     batch = batch_of(pretrained, 1, Layout(24, 20))
     with pytest.raises(UserError, match=r"^not contains: 14 phrases in any order are too many here"):
         (~Contains(words)).ready(batch)
+
+
+class Unmade(Hints):
+    def __init__(self):
+        self.words = 5
+
+
+def test_what_is_no_control_is_refused_with_the_way_to_one(pretrained):
+    for value, remedy in [
+        (len, "is not a control. A function that judges texts is one as Predicate(function)."),
+        (Length, "is not a control. Give it its parameters: Length(...)."),
+        (5, "5 is not a control. A control is an object such as"),
+        (Unmade(), "Unmade has no parameters. Its `__init__` must call `super().__init__(...)` with them."),
+    ]:
+        assert remedy in message_of(lambda value=value: Length(4) & value)
+        shown = message_of(lambda value=value: generate(value, model=pretrained, samples=1, sampler=QUICK))
+        assert shown.startswith("control: ")
+        assert remedy in shown
 
 
 # Results of authors' code.

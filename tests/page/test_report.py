@@ -7,13 +7,15 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dlmctl.control.check import Check, Mark
 from dlmctl.errors import UserError
 from dlmctl.generation.page.figures import Distribution, curve
-from dlmctl.generation.page.report import MAX_TEXTS, check_page, report_html, write_report
+from dlmctl.generation.page.report import MAX_TEXTS, check_page, report, report_html, write_report
 from dlmctl.generation.page.source import Results, read_results
+from dlmctl.generation.results import Sample
 from dlmctl.generation.shards import open_run
 from dlmctl.generation.trace import Trace
 from dlmctl.recipe.recipe import Recipe
@@ -208,3 +210,24 @@ def test_a_curve_stays_in_its_frame_whatever_the_energies():
         (points,) = re.findall(r'points="([^"]+)"', curve("<x>", values))
         assert all(0 <= float(pair.split(",")[1]) <= 36 for pair in points.split())
     assert curve("x", [None, 2.0]) == ""
+
+
+def test_samples_of_several_runs_make_one_page_each_with_its_own_steps(tmp_path):
+    def sample(word):
+        trace = Trace((Frame(1.0, (f"{word}s",), (False,), {}), Frame(0.0, (word,), (True,), {})))
+        return Sample(0, [word], word, {}, np.zeros((1, 1)), trace=trace)
+
+    path = tmp_path / "page.html"
+    report([sample("tea"), sample("dog")], path, {"samples": 7})
+    page = path.read_text("utf-8")
+    assert "teas" in page
+    assert "dogs" in page
+    assert "samples: 7" in page
+    for wrong, recipe, message in [
+        (["tea"], None, "result: 'list' is not a result. Give what `generate` or `run` returned"),
+        (5, None, "result: 'int' is not a result."),
+        ([sample("tea")], "pos", "recipe: 'str' is not a recipe."),
+    ]:
+        with pytest.raises(UserError) as caught:
+            report(wrong, path, recipe)
+        assert str(caught.value).startswith(message)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from dlmctl.generation.page.figures import Distribution
 from dlmctl.generation.page.marked import text_html
 from dlmctl.generation.page.source import Results, Row, Verdict, results_of_run
 from dlmctl.generation.page.steps import steps_html
-from dlmctl.generation.results import Generation
+from dlmctl.generation.results import Generation, Sample
 from dlmctl.recipe.recipe import Recipe
 from dlmctl.text.plain_values import name_of
 from dlmctl.text.tokenizer import END
@@ -97,19 +97,39 @@ def write_report(results: Results, path: Path) -> int:
     return rows
 
 
-def report(result: Generation, path: str | Path, recipe: Recipe | None = None) -> None:
+def report(
+    result: Generation | Sequence[Sample], path: str | Path, recipe: Recipe | Mapping[str, Any] | None = None
+) -> None:
     """Write an HTML page of a run, as ``dlmctl generate --report`` does; an existing file is replaced.
 
     Args:
+        result: what ``generate`` or ``run`` returned, or samples of several runs in one list.
         path: the file, such as ``run.html``.
         recipe: the recipe of the run, to be shown on the page.
 
     Raises:
-        UserError: the result is empty, or the file cannot be written.
+        UserError: the result is empty or none, or the file cannot be written.
     """
     check_page(Path(path), force=True)
-    settings = None if recipe is None else recipe.model_dump(mode="json", fallback=name_of)
-    write_report(results_of_run(result, settings), Path(path))
+    write_report(results_of_run(_as_generation(result), _settings_of(recipe)), Path(path))
+
+
+def _as_generation(result: Any) -> Generation:
+    if isinstance(result, Generation):
+        return result
+    if not isinstance(result, Sequence) or not all(isinstance(sample, Sample) for sample in result):
+        remedy = "Give what `generate` or `run` returned, or a list of its samples."
+        raise UserError(f"{type(result).__name__!r} is not a result.", where="result", remedy=remedy)
+    # Samples of several runs may have the same number, by which the page finds their steps.
+    return Generation([replace(sample, index=number) for number, sample in enumerate(result)], 0.0)
+
+
+def _settings_of(recipe: Any) -> dict[str, Any] | None:
+    if recipe is not None and not isinstance(recipe, Recipe | Mapping):
+        what = f"{type(recipe).__name__!r} is not a recipe."
+        raise UserError(what, where="recipe", remedy="Give a dlmctl.Recipe or a dict of its settings.")
+    settings = Recipe(**recipe) if isinstance(recipe, Mapping) else recipe
+    return None if settings is None else settings.model_dump(mode="json", fallback=name_of)
 
 
 def check_page(path: Path, *, force: bool = False) -> None:
