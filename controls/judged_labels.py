@@ -29,6 +29,8 @@ FEW_TEXTS = 10
 MOST_LISTED = 5
 # A label with fewer texts than this counts less for its judge than others, proportionally.
 LEAST_TEXTS = 10
+# A label with less than so many times the texts of another has about as many.
+ABOUT_AS_MANY = 1.5
 # The bound for judges that know texts without a label.
 LIKELIER_THAN_NOT = 0.5
 
@@ -122,14 +124,15 @@ class JudgedLabels(TextLabels):
 
     def _shares(self, classes: Sequence[int]) -> list[float] | None:
         """How much each text counts for the judge, 1 on average: all labels alike, however many texts they have, and a
-        text without a label as much as one of the commonest label. None if all texts count alike."""
+        text without a label as much as one of the commonest label. None if labels have about as many texts each, and
+        texts count alike."""
         counts = Counter(classes)
         most = max(count for number, count in counts.items() if number < len(self.known))
         share = {
             number: 1 / max(LEAST_TEXTS, count if number < len(self.known) else most)
             for number, count in counts.items()
         }
-        if len(set(share.values())) == 1:
+        if max(share.values()) < ABOUT_AS_MANY * min(share.values()):
             return None
         mean = sum(share[number] for number in classes) / len(classes)
         return [share[number] / mean for number in classes]

@@ -35,8 +35,8 @@ def _unusable_field(label: str, values: Collection[str], usable: list[str], *, i
     """
     if is_nested and not values:
         what = f"the values of the field {label!r} are lists or objects."
-        remedy = "A label is a word, a number or a truth value. Give a text with several labels as several rows."
-        return DataError(what, where="--label", remedy=remedy)
+        one_value = "A label is a word, a number or a truth value. Give a text with several labels as several rows."
+        return DataError(what, where="--label", remedy=one_value)
     if not values:
         what = f"the data set has no field {label!r} of words, numbers or truth values."
         return DataError(what, where="--label", remedy=did_you_mean(label, usable))

@@ -112,9 +112,9 @@ class _Texts:
 
 
 def prepare(
-    train: Path,
-    valid: Path | None,
-    out: Path,
+    train: str | Path,
+    valid: str | Path | None,
+    out: str | Path,
     *,
     format: Format | None = None,
     text_field: str = "text",
@@ -151,6 +151,7 @@ def prepare(
         DataError: a file cannot be used, nothing usable is left in it, or ``out`` exists.
         UserError: a setting is out of range.
     """
+    train, out = Path(train), Path(out)
     _check_settings(length, valid_share)
     least = minimum_count(tokenizer, min_count, add_words)
     _check_words(tokenizer, tagger, packing)
@@ -159,7 +160,7 @@ def prepare(
     with staged_folder(out, "data set", lambda: _check_target(out, overwrite)) as staging:
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
         texts = {"train": read(train)}
-        texts["valid"] = read(valid) if valid else _move_held_out(texts["train"], valid_share, seed)
+        texts["valid"] = read(Path(valid)) if valid else _move_held_out(texts["train"], valid_share, seed)
         _add_tags(texts.values(), tagger)
         notes = _notes(texts["train"], texts["valid"])
         vocabulary = vocabulary_of(texts["train"].sentences, tokenizer, least, splitting, train)

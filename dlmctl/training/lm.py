@@ -243,7 +243,7 @@ def read_lm_config(source: str, overrides: Sequence[str] = ()) -> LmConfig:
     return validate_settings(value, file, FAMILIES[family])
 
 
-def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
+def train_lm(config: LmConfig, data: str | Path, out: str | Path, *, resume: bool = False) -> Path:
     """Train a model and save its averaged weights.
 
     Args:
@@ -258,6 +258,7 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
         DataError: ``data`` is not a prepared data set.
         UserError: ``out`` is inside ``data``; also as ``training.loop.fit``.
     """
+    data, out = Path(data), Path(out)
     check_apart(out, data)
     task = _task(config, data)
     if (out / "model").exists():

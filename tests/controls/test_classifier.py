@@ -246,8 +246,8 @@ def test_texts_with_several_labels_are_told(caplog):
     assert f"dlmctl: {told}" in caplog.messages
 
 
-def test_equally_many_texts_of_each_label_count_as_before():
-    texts = [[word, f"w{at}"] for word in ("good", "bad") for at in range(20)]
+def test_texts_count_alike_where_labels_have_about_as_many():
+    texts = [[word, f"w{at}"] for word, count in (("good", 20), ("bad", 26)) for at in range(count)]
     data = LabelledText(texts, [{"kind": words[0]} for words in texts], label="kind")
     labels = JudgedLabels.from_data(data)
     assert labels.judge == NgramJudge.fit(texts, [number for (number,) in labels.labels(data)], 2)

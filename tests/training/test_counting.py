@@ -44,7 +44,8 @@ def conllu(sentences):
 def data(tmp_path):
     for name in ("train", "valid"):
         (tmp_path / f"{name}.conllu").write_text(conllu(SENTENCES * 20))
-    prepare(tmp_path / "train.conllu", tmp_path / "valid.conllu", tmp_path / "set", min_count=1, length=8)
+    train, valid, out = (str(tmp_path / name) for name in ("train.conllu", "valid.conllu", "set"))
+    prepare(train, valid, out, min_count=1, length=8)
     return tmp_path / "set"
 
 
@@ -63,7 +64,7 @@ def test_words_are_counted_between_the_tags_of_their_neighbours_and_steer(model,
     # Where nothing is trained, there is no run to give a folder to.
     with pytest.raises(UserError, match=r"train control pos --model .* --data DATA`"):
         generate(Pos(tags=["NOUN"]), model=model, samples=1, device="cpu")
-    folder = train_control(Pos, model, LOOP, data, None)
+    folder = train_control(Pos, model, LOOP, str(data), None)
     assert folder == model.folder / "controls" / "pos"
     table = load_table(folder / "tags.safetensors")
     words = model.tokenizer.vocabulary
