@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, Self
@@ -15,6 +15,7 @@ from dlmctl.control.hints import HintRequest
 from dlmctl.control.labels import is_guide_half
 from dlmctl.control.text_labels import BAG_FILE, find_label
 from dlmctl.text.fields import Value
+from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import WordTokenizer
 
 from .ngrams import NO_RANKS, NgramJudge
@@ -24,6 +25,12 @@ log = logging.getLogger("dlmctl")
 OWN_TEXTS = 50
 # With fewer held-out texts of a label the quality of its judge is unknown.
 FEW_TEXTS = 10
+# Most labels that a warning lists.
+MOST_LISTED = 5
+# A label with fewer texts than this counts less for its judge than others, proportionally.
+LEAST_TEXTS = 10
+# A label with less than so many times the texts of another has about as many.
+ABOUT_AS_MANY = 1.5
 # The bound for judges that know texts without a label.
 LIKELIER_THAN_NOT = 0.5
 
@@ -32,10 +39,27 @@ def _warn_of_untested_labels(texts: Mapping[str, int]) -> None:
     """Warn of labels with too few held-out texts to test their judge; ``texts`` is the number by label."""
     few = sorted((count, label) for label, count in texts.items() if count < FEW_TEXTS)
     if few:
-        shown = ", ".join(f"{label!r} ({count})" for count, label in few[:5])
-        more = f" and {len(few) - 5} more labels" if len(few) > 5 else ""
         what = "how good the judge is at these is not known, as few held-out texts have them"
-        log.warning("dlmctl: %s: %s%s.", what, shown, more)
+        listed = _listed([f"{label!r} ({count})" for count, label in few])
+        log.warning("dlmctl: %s: %s. `dlmctl data prepare --valid-share` holds out more.", what, listed)
+
+
+def _warn_of_several_labels(rows: Iterable[tuple[Sequence[str], str]]) -> None:
+    """Warn of texts that occur with different labels, each text with its label."""
+    labels_of: dict[tuple[str, ...], set[str]] = {}
+    for words, label in rows:
+        labels_of.setdefault(tuple(words), set()).add(label)
+    several = [(words, labels) for words, labels in labels_of.items() if len(labels) > 1]
+    if several:
+        (words, labels), what = several[0], "texts have several labels, and are learned as examples of each"
+        example = f"{detokenize(words)[:60]!r} is {_listed(sorted(map(repr, labels)))}"
+        log.warning("dlmctl: %d of %d different %s: %s.", len(several), len(labels_of), what, example)
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """The first few labels, and how many more there are."""
+    more = f" and {len(labels) - MOST_LISTED} more labels" if len(labels) > MOST_LISTED else ""
+    return ", ".join(labels[:MOST_LISTED]) + more
 
 
 def verdict_of(
@@ -82,15 +106,36 @@ class JudgedLabels(TextLabels):
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
-        return super().from_data(data)._with_judge(data, data)
+        labels = super().from_data(data)
+        _warn_of_several_labels(labels.named(data))
+        return labels._with_judge(data, data)
 
     def _with_judge(self, check: LabelledText, guide: LabelledText, ranks: Mapping[str, int] = NO_RANKS) -> Self:
         """The same labels with a judge learned from the texts of ``check``, and lengths counted in ``guide``."""
         rows = self.labelled(check)
         rows += self.without_label(check, max(Counter(number for _, number in rows).values()))
         texts, classes = zip(*rows, strict=True)
-        judge = NgramJudge.fit(texts, classes, 1 + max(classes), ranks)
+        judge = NgramJudge.fit(texts, classes, 1 + max(classes), ranks, self._shares(classes))
         return replace(self, judge=judge, lengths=self.counted_lengths(guide))
+
+    def named(self, data: LabelledText) -> list[tuple[Sequence[str], str]]:
+        """The texts that have a label, each with its label."""
+        return [(words, self.known[number]) for words, number in self.labelled(data)]
+
+    def _shares(self, classes: Sequence[int]) -> list[float] | None:
+        """How much each text counts for the judge, 1 on average: all labels alike, however many texts they have, and a
+        text without a label as much as one of the commonest label. None if labels have about as many texts each, and
+        texts count alike."""
+        counts = Counter(classes)
+        most = max(count for number, count in counts.items() if number < len(self.known))
+        share = {
+            number: 1 / max(LEAST_TEXTS, count if number < len(self.known) else most)
+            for number, count in counts.items()
+        }
+        if max(share.values()) < ABOUT_AS_MANY * min(share.values()):
+            return None
+        mean = sum(share[number] for number in classes) / len(classes)
+        return [share[number] / mean for number in classes]
 
     def without_label(self, data: LabelledText, most: int) -> list[tuple[Sequence[str], int]]:
         """Up to ``most`` texts without a label, evenly spaced, each with the class after the last label."""
@@ -122,7 +167,11 @@ class JudgedLabels(TextLabels):
         if len(shared) < 2:
             what = "a guide and a judge need different texts of two labels or more, but there are too few."
             raise DataError(what, where="--data")
+        if dropped := sorted(set(whole.known) - set(shared)):
+            what = "left out, as too few different texts have them for a guide and a judge"
+            log.warning("dlmctl: %s: %s.", what, _listed(list(map(repr, dropped))))
         (name,) = whole.values
+        _warn_of_several_labels(whole.named(data))
         labels = replace(whole, values={name: shared})._with_judge(check, guide, vocabulary.vocabulary)
         return labels, {BAG_FILE: labels.bag(guide, vocabulary)}
 

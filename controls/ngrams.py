@@ -12,6 +12,8 @@ from typing import Any
 # Features of fewer texts are left out.
 MIN_TEXTS = 3
 STEPS, LEARNING_RATE, L2 = 200, 0.05, 2e-4
+# Parts that weighted texts are split into to set the biases, and the penalty on what is added to them.
+FOLDS, SHIFT_PENALTY = 2, 1e-3
 # How many words and pairs are marked as evidence for a class, and how many words as evidence against it.
 MAX_SPANS_FOR, MAX_WORDS_AGAINST = 3, 3
 # The rarest words of a text, whose rarity is a feature.
@@ -67,12 +69,34 @@ class NgramJudge:
         classes: Sequence[int],
         count: int,
         ranks: Mapping[str, int] = NO_RANKS,
+        weights: Sequence[float] | None = None,
     ) -> NgramJudge:
-        """Learn from clean texts and their classes, 0 to ``count`` - 1."""
+        """Learn from clean texts and their classes, 0 to ``count`` - 1.
+
+        Args:
+            weights: how much each text counts, if not all count alike. The few texts of a rare class are learned by
+                heart whatever they count, and others of the class are still missed. So the biases are then set on texts
+                that were left out of learning.
+        """
+        bags = [sorted(features(text, ranks)) for text in texts]
+        judge = cls._regression(bags, classes, count, weights)
+        shifts = [0.0] * count if weights is None else cls._shifts(bags, classes, count, weights)
+        bias = [round(value + shift, 2) for value, shift in zip(judge.bias, shifts, strict=True)]
+        rounded = {name: [round(value, 1) for value in row] for name, row in judge.weights.items()}
+        return cls(bias, {name: row for name, row in rounded.items() if any(row)}, ranks)
+
+    @classmethod
+    def _regression(
+        cls,
+        bags: Sequence[Sequence[str]],
+        classes: Sequence[int],
+        count: int,
+        shares: Sequence[float] | None,
+    ) -> NgramJudge:
+        """A judge fitted to the features and the class of each text, by gradient descent."""
         import torch
         import torch.nn.functional as F
 
-        bags = [sorted(features(text, ranks)) for text in texts]
         seen = Counter(name for bag in bags for name in bag)
         index = {name: at for at, name in enumerate(sorted(name for name in seen if seen[name] >= MIN_TEXTS))}
         rows = [[index[name] for name in bag if name in index] for bag in bags]
@@ -81,22 +105,59 @@ class NgramJudge:
         weights = torch.zeros(len(index), count, requires_grad=True)
         bias = torch.zeros(count, requires_grad=True)
         target, optimizer = torch.tensor(classes), torch.optim.Adam([weights, bias], lr=LEARNING_RATE)
+        share = torch.ones(len(bags)) if shares is None else torch.tensor(shares)
         for _ in range(STEPS):
             scores = F.embedding_bag(ids, weights, offsets, mode="sum") + bias
-            loss = F.cross_entropy(scores, target) + L2 * weights.square().sum()
+            nats = F.cross_entropy(scores, target, reduction="none")
+            loss = (nats * share).mean() + L2 * weights.square().sum()
             weights.grad, bias.grad = torch.autograd.grad(loss, [weights, bias])
             optimizer.step()
-        rounded = [[round(value, 1) for value in row] for row in weights.tolist()]
-        return cls(
-            [round(value, 2) for value in bias.tolist()],
-            {name: row for name, row in zip(index, rounded, strict=True) if any(row)},
-            ranks,
-        )
+        return cls(bias.tolist(), dict(zip(index, weights.tolist(), strict=True)))
+
+    @classmethod
+    def _shifts(
+        cls, bags: Sequence[Sequence[str]], classes: Sequence[int], count: int, shares: Sequence[float]
+    ) -> list[float]:
+        """What to add to the biases so that texts that were not learned from have, on average, as much of each class as
+        they should; 0 for a class of a single text."""
+        import torch
+        import torch.nn.functional as F
+
+        # Equal texts of a class are in the same part.
+        rows = list(zip(classes, map(tuple, bags), strict=True))
+        part_of = {row: number % FOLDS for number, row in enumerate(sorted(set(rows)))}
+        scores = torch.zeros(len(bags), count)
+        for part in range(FOLDS):
+            left_out = [at for at, row in enumerate(rows) if part_of[row] == part]
+            used = [at for at, row in enumerate(rows) if part_of[row] != part]
+            judge = cls._regression(
+                [bags[at] for at in used], [classes[at] for at in used], count, [shares[at] for at in used]
+            )
+            for at in left_out:
+                scores[at] = torch.tensor(judge.scores(bags[at]))
+        texts_of = Counter(label for label, _ in part_of)
+        is_shifted = torch.tensor([texts_of[label] > 1 for label in range(count)])
+        target, share = torch.tensor(classes), torch.tensor(shares)
+        shifts = torch.zeros(count, requires_grad=True)
+        optimizer = torch.optim.LBFGS([shifts], max_iter=50)
+
+        def loss() -> torch.Tensor:
+            nats = F.cross_entropy(scores + shifts * is_shifted, target, reduction="none")
+            total = (nats * share).mean() + SHIFT_PENALTY * shifts.square().sum()
+            (shifts.grad,) = torch.autograd.grad(total, [shifts])
+            return total
+
+        optimizer.step(loss)
+        return (shifts * is_shifted).tolist()
+
+    def scores(self, bag: Iterable[str]) -> list[float]:
+        """The score of each class, given the features of a text."""
+        rows = [self.weights[name] for name in bag if name in self.weights]
+        return [sum(column) for column in zip(self.bias, *rows, strict=True)]
 
     def probabilities(self, words: Sequence[str]) -> list[float]:
         """The probability of each class, given the words of a text."""
-        rows = [self.weights[name] for name in sorted(features(words, self.ranks)) if name in self.weights]
-        scores = [sum(column) for column in zip(self.bias, *rows, strict=True)]
+        scores = self.scores(sorted(features(words, self.ranks)))
         top = max(scores)
         exponentials = [math.exp(score - top) for score in scores]
         return [value / sum(exponentials) for value in exponentials]

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained
 from dlmctl.annotators.causal import CausalLM
-from dlmctl.annotators.reader import Reader
-from dlmctl.annotators.scorer import Judge, scorer_of
+from dlmctl.annotators.reader import Reader, text_scorer
 from dlmctl.annotators.surprisal import load_word_reader, surprisals
 from dlmctl.annotators.word_selection import Where, selected_places
 from dlmctl.errors import RecipeError
@@ -90,10 +89,10 @@ class Surprisal(Control[SurprisalParams]):
 
     def __init__(self, *args: Any, **params: Any) -> None:
         super().__init__(*args, **params)
-        self.own_scorer: Judge | None = None
+        self.own_scorer: Reader | None = None
 
     def attach(self, model: Pretrained) -> None:
-        self.own_scorer = scorer_of(model.folder)
+        self.own_scorer = text_scorer(model)
         for params in self.sets:
             reader = self._reader(params.scorer)
             if params.word is None:

@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import MagicMock, create_autospec
 
 import pytest
 import typer
@@ -117,6 +119,17 @@ def test_the_readme_snippet_runs_as_it_stands(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 8
 
 
+def test_what_the_page_of_training_calls_from_python_exists(monkeypatch):
+    (snippet,) = (block for block in blocks(REPO / "docs/training.md", "python") if "train_control" in block)
+    calls = []
+    for name in ("dlmctl.datasets.prepare.prepare", "dlmctl.training.classifier.train_control"):
+        real = create_autospec(pkgutil.resolve_name(name))
+        monkeypatch.setattr(name, lambda *given, real=real, **named: calls.append(real(*given, **named)))
+    monkeypatch.setattr("dlmctl.load", lambda _: MagicMock())
+    exec(compile(snippet, "docs/training.md", "exec"), {})
+    assert len(calls) == 2
+
+
 def test_the_plugin_snippet_runs(package, monkeypatch, capsys):
     monkeypatch.syspath_prepend(package)
     exec(snippet("docs/controls.md"), {})
@@ -192,7 +205,7 @@ def test_training_page_names_every_setting():
     from dlmctl.diffusion.masked import MaskedSettings
     from dlmctl.diffusion.model import LabelSettings, ModelSettings, SourceSettings
     from dlmctl.models.llama import LlamaConfig
-    from dlmctl.training.encoder import EncoderSettings, EncoderTrainingConfig
+    from dlmctl.training.checkpoint import CheckpointSettings, CheckpointTrainingConfig
     from dlmctl.training.lm import LanguageModelConfig
     from dlmctl.training.masked import MaskedTrainingConfig
     from dlmctl.training.scorer import ScorerConfig, ScorerSizes
@@ -206,8 +219,8 @@ def test_training_page_names_every_setting():
         LanguageModelConfig,
         MaskedTrainingConfig,
         MaskedSettings,
-        EncoderTrainingConfig,
-        EncoderSettings,
+        CheckpointTrainingConfig,
+        CheckpointSettings,
         LlamaConfig,
         ScorerConfig,
         ScorerSizes,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
 from dlmctl.annotators.scorer import Judge, load_scorer
+from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.scorer import scorer_folder
 
 Reader = Judge | CausalLM
@@ -23,3 +24,14 @@ def load_reader(source: str | Path) -> Reader:
     """
     folder = scorer_folder(source)
     return load_causal(str(source)) if is_causal_model(folder) else load_scorer(folder)
+
+
+def text_scorer(pretrained: Pretrained) -> Reader | None:
+    """What scores the texts of a model; None if it has no scorer, and none was named.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    if pretrained.scorer is None and not pretrained.scorer_folder.is_dir():
+        return None
+    return load_reader(pretrained.scorer_folder)

@@ -86,7 +86,8 @@ def load_scorer(folder: Path) -> Judge:
     """
     if not os.path.lexists(folder / "config.json"):
         remedy = (
-            "Train one on similar texts with `dlmctl train scorer --data DATA --out RUN`, and copy RUN/scorer there."
+            "Train one on similar texts with `dlmctl train scorer --data DATA --out RUN`, and copy RUN/scorer there, "
+            "or name one in a recipe: `scorer: everyday` for English texts."
         )
         raise ModelError("no scorer here.", where=str(folder), remedy=remedy)
     has_own_words = any(os.path.lexists(folder / name) for name in ("vocab.json", "tokenizer"))

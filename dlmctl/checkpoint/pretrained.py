@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import ValidationError
@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from dlmctl.checkpoint import original, vendors
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
 from dlmctl.checkpoint.kinds import vendor_kind
-from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.resolve import SCORER, resolve
+from dlmctl.checkpoint.scorer import scorer_folder
 from dlmctl.checkpoint.weights import MAX_SHARD_BYTES, SAVE_AGAIN, load_into, staged, without_memory, write_shards
 from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.diffusion.masked_base import MaskedModel
@@ -47,12 +48,28 @@ class Pretrained:
     Attributes:
         folder: where it was loaded from; weights of controls are in ``folder / "controls" / NAME``.
         source_tokenizer: the tokeniser of the source, for models conditioned on a source.
+        scorer: the folder of what scores its texts, if it is not its own scorer.
     """
 
     model: DiffusionLM | MaskedModel
     tokenizer: Tokenizer
     folder: Path
     source_tokenizer: Tokenizer | None = None
+    scorer: Path | None = None
+
+    @property
+    def scorer_folder(self) -> Path:
+        """The folder of what scores its texts, whether there is one or not."""
+        return self.folder / SCORER if self.scorer is None else self.scorer
+
+    def scored_by(self, source: str | Path) -> Self:
+        """The same model, with texts that are scored by a scorer, a model that has one, or a causal language model of
+        Hugging Face, in any form that ``resolve`` accepts.
+
+        Raises:
+            ModelError: there is no such model.
+        """
+        return replace(self, scorer=scorer_folder(source))
 
     @property
     def latent(self) -> DiffusionLM:

@@ -28,7 +28,7 @@ from dlmctl.text.files import flush_to_disk, read_object, require_file
 MAX_SHARD_BYTES = 15 * 2**20
 SAVE_AGAIN = "Save or download the model again."
 CONVERT = (
-    f"{PICKLED} is read for encoders, MDLM, BD3LM and SEDD only. "
+    f"{PICKLED} is read for encoders, DiffuGPT, MDLM, BD3LM and SEDD only. "
     "Load the model with transformers and `save_pretrained` it."
 )
 QUANTISED, UNQUANTISED = "quantised weights cannot be read.", "Use the model in bfloat16, float16 or float32."

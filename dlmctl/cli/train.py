@@ -12,6 +12,9 @@ from dlmctl.cli.render import say
 
 app = typer.Typer(no_args_is_help=True)
 
+# Labels that are shown with how often a judge is right on their texts, the worst first.
+MOST_LABELS = 6
+
 Data = Annotated[Path, typer.Option(help="A data set made by `dlmctl data prepare`.")]
 Out = Annotated[Path, typer.Option(help="Folder for the run: metrics, checkpoint, result.")]
 Config = Annotated[
@@ -66,6 +69,7 @@ def control(
 ) -> None:
     """Train a control's classifier and save it with the model; for masked models over words, count evidence instead."""
     from dlmctl.checkpoint.pretrained import from_pretrained
+    from dlmctl.control.catalogue import in_yaml
     from dlmctl.control.classifier import labels_of
     from dlmctl.control.registry import find_control
     from dlmctl.training.classifier import train_control
@@ -89,23 +93,32 @@ def control(
         resume=resume,
     )
     say(f"{name} for this model saved in {folder}")
-    _say_judge_accuracy(folder)
+    labels = _say_judge_accuracy(folder)
     if label is not None:
-        named = "" if weights is None else f", name: {weights}"
-        say(f"in a recipe: {name}: {{label: ...{named}}}")
+        params = {"label": labels[0] if labels else "..."} | ({} if weights is None else {"name": weights})
+        say(f"in a recipe: {name}: {in_yaml(params)}")
 
 
-def _say_judge_accuracy(folder: Path) -> None:
-    """Print how often the judge of a trained classifier is right, from the card in its folder."""
+def _say_judge_accuracy(folder: Path) -> list[str]:
+    """Print how often the judge of a trained classifier is right, by label, from the card in its folder.
+
+    Returns:
+        The labels, those with most texts first; none if the control has no judge.
+    """
     from dlmctl.checkpoint.control_weights import CARD
     from dlmctl.processes import is_main
     from dlmctl.text.files import read_json
 
     # Only the first process has written the card.
     figures = read_json(folder / CARD).get("validation") or {} if is_main() else {}
+    texts: dict[str, int] = figures.get("judge_texts", {})
     if "judge_accuracy" in figures:
-        held_out = sum(figures["judge_texts"].values())
-        say(f"its judge is right on {figures['judge_accuracy']:.0%} of {held_out} held-out texts with a label")
+        recall = sorted(figures["judge_recall"].items(), key=lambda pair: pair[1])
+        shown = [f"{label!r} {share:.0%} of {texts[label]}" for label, share in recall[:MOST_LABELS]]
+        more = [f"{len(recall) - MOST_LABELS} labels more"] if len(recall) > MOST_LABELS else []
+        overall = f"{figures['judge_accuracy']:.0%} of {sum(texts.values())} held-out texts with a label"
+        say(f"its judge is right on {overall}: {', '.join([*shown, *more])}")
+    return sorted(texts, key=lambda label: -texts[label])
 
 
 @app.command()

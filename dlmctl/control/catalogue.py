@@ -95,9 +95,9 @@ class Plugin:
         status = f"{self.weights(model)} for the model {model}" if model else "each model has its own (see --model)"
         data = "DATA is a data set made by `dlmctl data prepare`."
         if model and has_bundled_weights(model, self.name):
-            command = training_command(self.kind, "COPY", out=f"runs/{self.name}")
+            command = training_command(self.kind, "COPY", out=f"runs/{self.kind.name}")
             return [status, f"They came with the model and stay. To train others copy its folder: {command}", data]
-        command = training_command(self.kind, model or "MODEL", out=f"runs/{self.name}")
+        command = training_command(self.kind, model or "MODEL", out=f"runs/{self.kind.name}")
         return [status, f"Train them with: {command}", data]
 
     def schema(self, ref_template: str = DEFAULT_REF_TEMPLATE) -> dict[str, Any]:

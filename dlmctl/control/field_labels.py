@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,7 +18,7 @@ from dlmctl.control.word_latents import reads_words, word_latents
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import DataError, RecipeError, did_you_mean
 from dlmctl.models.pooled import PooledClassifier
-from dlmctl.text.fields import Value, field_key, find_value, value_words
+from dlmctl.text.fields import Value, distinct_values, field_key, find_value, value_words
 from dlmctl.text.tokenizer import Tokenizer
 
 # A field with more values than this identifies texts rather than describing them.
@@ -26,22 +27,34 @@ MAX_VALUES = 500
 NEVER = -1e9
 
 
-def _unusable_field(label: str, values: Collection[str], usable: list[str]) -> DataError:
-    """The error for a field that the user chose but that holds no labels."""
+def _unusable_field(label: str, values: Collection[str], usable: list[str], *, is_nested: bool) -> DataError:
+    """The error for a field that the user chose but that holds no labels.
+
+    Args:
+        is_nested: whether it has lists or objects for values.
+    """
+    if is_nested and not values:
+        what = f"the values of the field {label!r} are lists or objects."
+        one_value = "A label is a word, a number or a truth value. Give a text with several labels as several rows."
+        return DataError(what, where="--label", remedy=one_value)
     if not values:
         what = f"the data set has no field {label!r} of words, numbers or truth values."
         return DataError(what, where="--label", remedy=did_you_mean(label, usable))
-    what = f"the field {label!r} has {len(values):,} value{'s' if len(values) > 1 else ''}, but labels need 2 to"
+    what = f"the field {label!r} has {_number_of(values)}, but labels need 2 to"
     remedy = f"Fields that have: {', '.join(usable[:20])}." if usable else None
     return DataError(f"{what} {MAX_VALUES}.", where="--label", remedy=remedy)
+
+
+def _number_of(values: Collection[str]) -> str:
+    return f"{len(values):,} value{'s' if len(values) > 1 else ''}"
 
 
 @dataclass(frozen=True)
 class FieldLabels(Labels):
     """The fields of a data set with their values, and a classifier with a softmax for each field.
 
-    The classes of a field are its values in order, then ``absent``. The target of a text is a mapping from some of the
-    fields to values.
+    Values that differ in case alone are one, since recipes name them in any case. The classes of a field are its values
+    in order, then ``absent``. The target of a text is a mapping from some of the fields to values.
     """
 
     values: dict[str, list[str]]
@@ -60,21 +73,26 @@ class FieldLabels(Labels):
         Raises:
             DataError: there is no such field.
         """
-        values_by_field: dict[str, set[str]] = {}
+        counts_by_field: dict[str, Counter[str]] = {}
         for row in cls.fields_of(data):
             for name, value in row.items():
                 if isinstance(value, Value) and (words := value_words(value)):
-                    values_by_field.setdefault(name, set()).add(words)
-        usable = {name: sorted(values) for name, values in values_by_field.items() if 1 < len(values) <= MAX_VALUES}
+                    counts_by_field.setdefault(name, Counter())[words] += 1
+        values_by_field = {name: distinct_values(counts) for name, counts in counts_by_field.items()}
+        usable = {name: values for name, values in values_by_field.items() if 1 < len(values) <= MAX_VALUES}
         if data.label is None and usable:
             return cls(usable)
-        if data.label is None or (data.label not in values_by_field and not usable):
+        is_nested = any(not isinstance(row.get(data.label or "", ""), Value) for row in cls.fields_of(data))
+        if data.label is None or (data.label not in values_by_field and not usable and not is_nested):
+            known = ", ".join(f"{name} ({_number_of(values)})" for name, values in list(values_by_field.items())[:20])
             raise DataError(
                 f"the data set has no field of 2 to {MAX_VALUES} values to learn from.",
-                remedy="Prepare it from JSON lines, or from another source with fields for each text.",
+                remedy=f"Fields that it has: {known}."
+                if known
+                else "Prepare it from JSON lines, or from another source with fields for each text.",
             )
         if data.label not in usable:
-            raise _unusable_field(data.label, values_by_field.get(data.label, ()), list(usable))
+            raise _unusable_field(data.label, values_by_field.get(data.label, ()), list(usable), is_nested=is_nested)
         return cls({data.label: usable[data.label]})
 
     def to_json(self) -> Any:
@@ -89,9 +107,9 @@ class FieldLabels(Labels):
 
     def labels(self, data: LabelledText) -> list[list[int]]:
         """The class of every field, for each text."""
-        classes = {name: {value: at for at, value in enumerate(values)} for name, values in self.values.items()}
+        classes = {name: {value.lower(): at for at, value in enumerate(values)} for name, values in self.values.items()}
         return [
-            [known.get(value_words(row.get(name, "")), len(known)) for name, known in classes.items()]
+            [known.get(value_words(row.get(name, "")).lower(), len(known)) for name, known in classes.items()]
             for row in self.fields_of(data)
         ]
 

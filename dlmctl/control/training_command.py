@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dlmctl.control.base import Control
+from dlmctl.control.user_files import reference_to
 
 
 def training_command(
@@ -18,7 +19,7 @@ def training_command(
         name: name of the weights, if they have one.
         out: folder of the run, None if the command needs no run.
     """
-    words = [f"dlmctl train control {control.name} --model {model} --data DATA"]
+    words = [f"dlmctl train control {reference_to(control) or control.name} --model {model} --data DATA"]
     # Nothing else tells which field of the data holds the label.
     words += ["--label FIELD"] if control.Labels is not None and control.Labels.needs_label() else []
     words += [f"--name {name}"] if name else []

@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 from dlmctl.errors import UserError, did_you_mean, typed_message
 
+# Names of the modules of users' files begin with this.
+MODULE_PREFIX = "dlmctl_file_"
 _REFERENCE = re.compile(r"(.{1,900}\.py):([A-Za-z_][A-Za-z0-9_]{0,99})", re.DOTALL)
 
 
@@ -96,6 +98,15 @@ def beside(text: str, folder: Path) -> str:
     return text if reference is None else f"{seen_from(folder, str(reference.path))}:{reference.attribute}"
 
 
+def reference_to(kind: type) -> str | None:
+    """How a command names a class that was loaded from a user's file; None for classes of packages."""
+    module = sys.modules.get(kind.__module__)
+    if not kind.__module__.startswith(MODULE_PREFIX) or module is None or module.__file__ is None:
+        return None
+    path, folder = Path(module.__file__), Path.cwd().resolve()
+    return f"{path.relative_to(folder) if path.is_relative_to(folder) else path}:{kind.__name__}"
+
+
 def load_reference(reference: FileReference) -> Any:
     """Load the class or function that a reference names.
 
@@ -134,7 +145,7 @@ def _import_version(path: Path, source: bytes) -> Version:
     whole seconds and its size, which an edit may leave as they are."""
     digest = hashlib.sha256(source).hexdigest()
     # Types of an older version that is still in use must not be looked up in a newer one.
-    name = f"dlmctl_file_{hashlib.sha256(f'{path} {digest}'.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+    name = f"{MODULE_PREFIX}{hashlib.sha256(f'{path} {digest}'.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
     spec = spec_from_file_location(name, path)
     assert spec is not None
     module = module_from_spec(spec)

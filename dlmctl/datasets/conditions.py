@@ -28,9 +28,9 @@ def label_values(settings: LabelSettings, records: Sequence[Mapping[str, Any]]) 
 
 
 def label_numbers(known: Sequence[str], values: Sequence[str]) -> list[int]:
-    """The index of each value among a model's labels; ``len(known)`` for other values."""
-    indices = {name: index for index, name in enumerate(known)}
-    return [indices.get(value, len(known)) for value in values]
+    """The index of each value among a model's labels, regardless of case; ``len(known)`` for other values."""
+    indices = {name.lower(): index for index, name in enumerate(known)}
+    return [indices.get(value.lower(), len(known)) for value in values]
 
 
 def source_words(fields: Sequence[str], record: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dlmctl.text.fields import Value
+from dlmctl.text.fields import Value, value_words
 
 # With this share of unknown words or more, a model mostly learns UNK.
 MANY_UNKNOWN = 0.2
@@ -60,7 +60,8 @@ def _odd_values(name: str, counts: Counter[str]) -> Iterable[str]:
     alike = [spellings for spellings in by_spelling.values() if len(spellings) > 1]
     for spellings in alike[:_MAX_EXAMPLES]:
         listed = " and ".join(f"{value!r} ({_rows(counts[value])})" for value in spellings[:4])
-        yield f"the field {name!r} has {listed}, which count as different values"
+        same = len({value_words(value).lower() for value in spellings}) == 1
+        yield f"the field {name!r} has {listed}, which count as {'one label' if same else 'different values'}"
 
 
 def _normalised(value: str) -> str:

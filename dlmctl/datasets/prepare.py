@@ -112,9 +112,9 @@ class _Texts:
 
 
 def prepare(
-    train: Path,
-    valid: Path | None,
-    out: Path,
+    train: str | Path,
+    valid: str | Path | None,
+    out: str | Path,
     *,
     format: Format | None = None,
     text_field: str = "text",
@@ -151,6 +151,7 @@ def prepare(
         DataError: a file cannot be used, nothing usable is left in it, or ``out`` exists.
         UserError: a setting is out of range.
     """
+    train, out = Path(train), Path(out)
     _check_settings(length, valid_share)
     least = minimum_count(tokenizer, min_count, add_words)
     _check_words(tokenizer, tagger, packing)
@@ -159,7 +160,7 @@ def prepare(
     with staged_folder(out, "data set", lambda: _check_target(out, overwrite)) as staging:
         read = partial(_read, format=format, text_field=text_field, unique=unique, split=SPLITS[splitting])
         texts = {"train": read(train)}
-        texts["valid"] = read(valid) if valid else _move_held_out(texts["train"], valid_share, seed)
+        texts["valid"] = read(Path(valid)) if valid else _move_held_out(texts["train"], valid_share, seed)
         _add_tags(texts.values(), tagger)
         notes = _notes(texts["train"], texts["valid"])
         vocabulary = vocabulary_of(texts["train"].sentences, tokenizer, least, splitting, train)
@@ -255,8 +256,9 @@ def _read(path: Path, format: Format | None, text_field: str, unique: bool, spli
     return texts
 
 
-def _nothing_usable(texts: _Texts, remedy: str) -> DataError:
-    what = f"no text can be used: {_reasons(texts.dropped) or 'too few'}."
+def _nothing_usable(texts: _Texts, remedy: str, split: str = "train") -> DataError:
+    purpose = " for validation" if split == "valid" else ""
+    what = f"no text can be used{purpose}: {_reasons(texts.dropped) or 'too few'}."
     return DataError(what, where=str(texts.source), remedy=remedy)
 
 
@@ -293,7 +295,10 @@ def _write(folder: Path, split: str, texts: _Texts, tokenizer: Tokenizer, packin
         kept.append(record)
     rows = pack_rows(encoded, packing, length)
     if not rows:
-        raise _nothing_usable(texts, "Choose a larger --length (pad) or give more text (block).")
+        remedy = "Choose a larger --length (pad) or give more text (block)."
+        if prose_note(texts.format, [record.text for record in texts.records]):
+            remedy = "--format prose makes each sentence a text of its own, or choose a larger --length."
+        raise _nothing_usable(texts, remedy, split)
     has_fields = packing == "pad" and any(record.fields for record in kept)
     write_split(folder, split, rows, [record.fields or {} for record in kept] if has_fields else None)
     word_counts = np.array([len(ids) - 2 for ids in encoded])

@@ -98,6 +98,9 @@ def _json_format(path: Path, suffix: str, first_line: str) -> Format | None:
         return "roc-jsonl" if SENTENCES[0] in value or "sentences" in value else "jsonl"
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return "roc-jsonl"
+    if suffix in (".json", ".jsonl", ".ndjson") and first_line.lstrip().startswith("["):
+        remedy = f"Write one object per line: `jq -c '.[]' {path.name} > new.jsonl`, or in pandas `lines=True`."
+        raise DataError("is a JSON array.", where=str(path), remedy=remedy)
     if suffix in (".json", ".jsonl", ".ndjson"):
         raise DataError(
             "the first line is neither a JSON object nor a list of sentences.",

@@ -130,7 +130,7 @@ def wrong_columns(path: Path, columns: Sequence[str], alternatives: Sequence[Seq
         f"the columns are {listed or 'missing'}.",
         where=f"{path}:1",
         remedy=f"They should be {' or '.join(','.join(names) for names in alternatives)}; `dlmctl data prepare` takes "
-        f"texts from another column with --text-field{example}.",
+        f"texts from another column with --text-field{example}. The first line must name the columns.",
     )
 
 

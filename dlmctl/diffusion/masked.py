@@ -173,7 +173,14 @@ def maskable_places(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", 
 
 def attended(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"] = "data") -> Tensor | None:
     """The attention mask ``[B, L]`` of ``ids``: false on PAD; None, for all positions, if the model predicts PAD."""
-    return ids != tokenizer.pad_id if lengths == "data" else None
+    if lengths == "model":
+        return None
+    is_other = ids != tokenizer.pad_id
+    if tokenizer.pad_id not in (tokenizer.start_id, tokenizer.end_id):
+        return is_other
+    # PAD is END, too, as for GPT-2: a text ends one place after the last of its other tokens.
+    place = torch.arange(ids.shape[1], device=ids.device)
+    return place <= (place * is_other).amax(1, keepdim=True) + 1
 
 
 class Noise(NamedTuple):

@@ -40,14 +40,21 @@ MIN_TRIED = 4
 MAX_TRIED = 32
 
 
-def load_model(recipe: Recipe, file: SettingsFile | None) -> Pretrained:
-    """Load the recipe's model.
+def load_model(recipe: Recipe, file: SettingsFile | None, model: Pretrained | None = None) -> Pretrained:
+    """Load the recipe's model, and see to its scorer.
+
+    Args:
+        model: the model, if it is loaded already.
 
     Raises:
         UserError: it cannot be loaded; with ``file`` the message names the line that requests it.
     """
     with _errors_at(("model",), file):
-        return from_pretrained(recipe.model)
+        pretrained = model or from_pretrained(recipe.model)
+    if recipe.scorer is None:
+        return pretrained
+    with _errors_at(("scorer",), file):
+        return pretrained.scored_by(recipe.scorer)
 
 
 def find_device(recipe: Recipe, file: SettingsFile | None) -> torch.device:

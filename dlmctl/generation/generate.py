@@ -106,6 +106,7 @@ def generate(
     unique: bool = False,
     candidates: int = 1,
     rank_by: Criterion | Sequence[Criterion] = ("satisfaction",),
+    scorer: str | Path | None = None,
     second_scorer: str | Path | None = None,
     batch_size: int = 64,
     deterministic: bool = False,
@@ -129,10 +130,9 @@ def generate(
         preset: the defaults of ``sampler`` and ``guidance``; a dict of settings overrides parts of it.
         until, quota: draw again what is not good enough, or until all texts pass and differ; unique: no text twice.
         candidates: texts drawn for each sample in each round; the best by ``rank_by`` is kept, see ``ranking``.
-        second_scorer: a Hugging Face causal language model that ``fluency`` also uses, by folder or hub name.
+        scorer: what scores the texts in place of the model's scorer; second_scorer: what ``fluency`` also uses.
         deterministic: draw each text alone on one CPU thread, so that it is bit-identical at any batch size.
-        device: ``auto`` uses a GPU if there is one, except for deterministic texts.
-        groups: what the samples share with other samples of a longer run.
+        device: ``auto`` uses a GPU, if there is one and texts are not deterministic; groups: those of a longer run.
         trace: samples whose words and energies are recorded at every step: all, the first N, or by number.
         on_step, watch: called at every step of every batch; ``watch`` with the words of up to ``MAX_WATCHED`` texts.
 
@@ -142,12 +142,17 @@ def generate(
     check_arguments(control, model, preset, progress=progress, on_step=on_step, watch=watch)
     rounds = read_rounds(samples, seed, until, candidates, rank_by, second_scorer)
     traced = read_traced(trace, rounds.numbers)
-    pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
+    pretrained = _loaded(model, scorer)
     rounds = in_groups(rounds, control, pretrained, groups, read_extent(quota, unique), until is None)
     chosen = read_settings(settings_of(preset, pretrained.model.family), sampler, guidance, deterministic=deterministic)
     given = given or read_prompt(pretrained, label, source, prompt)
     plan = Plan(pretrained, control, *chosen, whole("batch_size", batch_size), given, traced, watch)
     return _draw(plan, rounds, device, Callbacks(progress, on_step))
+
+
+def _loaded(model: str | Path | Pretrained, scorer: str | Path | None) -> Pretrained:
+    pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
+    return pretrained if scorer is None else pretrained.scored_by(scorer)
 
 
 def _draw(plan: Plan, rounds: Rounds, device: str, callbacks: Callbacks) -> Generation:

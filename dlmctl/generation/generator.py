@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlmctl.annotators.scorer import scorer_of
+from dlmctl.annotators.reader import text_scorer
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.user_files import Versions, one_version
 from dlmctl.diffusion.own_modes import own_modes
@@ -165,7 +165,7 @@ class Generator:
     @cached_property
     def _loaded(self) -> _Loaded:
         pretrained = self._model or load_model(self.recipe, self.origin)
-        has_fluency = scorer_of(pretrained.folder) is not None
+        has_fluency = text_scorer(pretrained) is not None
         measures = measures_of(self.recipe.control_specs())
         return _Loaded(
             pretrained,

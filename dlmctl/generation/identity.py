@@ -129,7 +129,7 @@ def _scorer_folders(recipe: Recipe, pretrained: Pretrained) -> list[Path]:
     with_acceptability = needs_acceptability(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota)
     judge = find_acceptability(pretrained) if with_acceptability else None
     # The weights may be those of another model, which reads the texts of this one.
-    return [pretrained.folder / SCORER, *([] if judge is None else [judge.folder])]
+    return [pretrained.scorer_folder, *([] if judge is None else [judge.folder])]
 
 
 def _depends_on_scorer(recipe: Recipe) -> bool:

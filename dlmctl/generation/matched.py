@@ -101,7 +101,7 @@ def run_matched(
         message = f"samples: a run makes at most {MAX_ITEMS:,} items."
         raise RecipeError(message, where=None if origin is None else origin.where(("samples",)))
     start = time.perf_counter()
-    pretrained = model or load_model(recipe, origin)
+    pretrained = load_model(recipe, origin, model)
     if origin is None:
         move_to_device(pretrained.model, find_device(recipe, None))
         matching = None

@@ -57,6 +57,7 @@ class Options(TraceOptions, total=False):
     unique: bool
     candidates: int
     rank_by: Criterion | Sequence[Criterion]
+    scorer: str | Path | None
     second_scorer: str | Path | None
     batch_size: int
     deterministic: bool

@@ -22,7 +22,7 @@ from dlmctl.recipe.explain import parsed
 from dlmctl.recipe.settings import TextPrompt
 from dlmctl.sampling.prompted import Prompt
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
-from dlmctl.text.fields import Source, Value, field_key, nearest_value, value_words
+from dlmctl.text.fields import Source, Value, field_key, nearest_value, value_index, value_words
 from dlmctl.text.plain_values import plain_value
 from dlmctl.text.vocabulary import known_ids
 
@@ -194,11 +194,11 @@ def _listed(value: Any) -> ValuesWithPaths:
 def _label_number(
     known_labels: Sequence[str], path: tuple[str | int, ...], value: Label, make_error: ErrorFactory
 ) -> int:
-    label = value_words(value)
-    for number, known_label in enumerate(known_labels):
-        if known_label.lower() == label.lower():
-            return number
-    raise make_error(("label", *path), f"the model knows no label {label!r}.", nearest_value(label, known_labels))
+    number = value_index(value, known_labels)
+    if number is None:
+        label = value_words(value)
+        raise make_error(("label", *path), f"the model knows no label {label!r}.", nearest_value(label, known_labels))
+    return number
 
 
 class _AcceptedSources(NamedTuple):

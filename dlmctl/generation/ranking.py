@@ -86,14 +86,16 @@ def utilities(
             learned none.
     """
     if BY_SCORER & set(criteria) and not any(fluency):
-        fluency = load_scoring(pretrained, reads="acceptability" in criteria).of(texts)
+        fluency = load_scoring(pretrained, reads="acceptability" in criteria).of(
+            texts, [pretrained.tokenizer.text(words) for words in texts]
+        )
     columns: list[Sequence[float]] = []
     for criterion in criteria:
         if criterion == "satisfaction":
             columns.append([sum(check.passed for check in text_checks.values()) for text_checks in checks])
             columns.append([mean_score(_with_full_passes(text_checks)) for text_checks in checks])
         elif criterion == "fluency":
-            counts = _word_counts(pretrained.folder)
+            counts = _word_counts(pretrained.scorer_folder.parent)
             columns.append(
                 [
                     -_fluency_cost(text_fluency, words, counts)

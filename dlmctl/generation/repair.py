@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dlmctl.annotators.scorer import scorer_of, token_nats
+from dlmctl.annotators.reader import text_scorer
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import All
 from dlmctl.control.check import Check
@@ -19,6 +19,7 @@ from dlmctl.control.whole_words import needs_words
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.results import Sample
+from dlmctl.metrics.fluency import nats_of_words
 from dlmctl.recipe.settings import Criterion
 from dlmctl.sampling.draw import Drawn, Progress, draw_batches
 from dlmctl.sampling.plan import Plan
@@ -81,9 +82,7 @@ def require_repairable(pretrained: Pretrained) -> None:
 
 def with_fluency(rank_by: Sequence[Criterion], pretrained: Pretrained) -> list[Criterion]:
     """The criteria for repaired texts: ``rank_by``, with ties broken by ``lm_score`` if there is a scorer."""
-    is_covered = (
-        not {"acceptability", "fluency", "lm_score"}.isdisjoint(rank_by) or scorer_of(pretrained.folder) is None
-    )
+    is_covered = not {"acceptability", "fluency", "lm_score"}.isdisjoint(rank_by) or text_scorer(pretrained) is None
     return [*rank_by] if is_covered else [*rank_by, "lm_score"]
 
 
@@ -101,11 +100,12 @@ def opened_places(text: Sample, worst: int | None = None) -> list[int]:
 
 def _worst_words(pretrained: Pretrained, texts: Mapping[int, Sample], number: int) -> dict[int, int]:
     """The ``unlikely_place`` of each text; empty if there is no scorer."""
-    judge = scorer_of(pretrained.folder)
-    if judge is None:
+    reader = text_scorer(pretrained)
+    if reader is None:
         return {}
-    rows = token_nats(*judge, [text.words for text in texts.values()])
-    return {i: unlikely_place(text, row, number) for (i, text), row in zip(texts.items(), rows, strict=True)}
+    rows = nats_of_words(reader, [text.words for text in texts.values()], [text.text for text in texts.values()])
+    pairs = zip(texts.items(), rows, strict=True)
+    return {i: unlikely_place(text, row, number) for (i, text), row in pairs if row}
 
 
 def unlikely_place(text: Sample, nats: Sequence[float], number: int) -> int:

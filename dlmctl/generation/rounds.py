@@ -9,7 +9,6 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
-from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.control.check import Check
 from dlmctl.diffusion.noise import Draw
 from dlmctl.generation.checking import Batches, checked, checks_aside
@@ -71,7 +70,7 @@ def draw_rounds(plan: Plan, rounds: Rounds, callbacks: Callbacks) -> list[Sample
     scorer_decides = rounds.until.bounds_fluency
     scorer_decides = scorer_decides or ranks_by_scorer(rounds.rank_by, rounds.candidates, rounds.until, rounds.quota)
     scoring = None
-    if scorer_decides or (rounds.fluency and (plan.pretrained.folder / SCORER).is_dir()):
+    if scorer_decides or (rounds.fluency and plan.pretrained.scorer_folder.is_dir()):
         with_acceptability = needs_acceptability(rounds.rank_by, rounds.candidates, rounds.until, rounds.quota)
         scoring = load_scoring(
             plan.pretrained, reads=with_acceptability, second=rounds.second_scorer if scorer_decides else None

@@ -67,7 +67,7 @@ def run_recipe(
     text_count = text_count_of(recipe, table)
     if samples is None:
         require_room(text_count, recipe.candidates, "samples" if origin is None else origin.where(("samples",)))
-    pretrained = model or load_model(recipe, origin)
+    pretrained = load_model(recipe, origin, model)
     sampler = RecipeSampler(recipe, pretrained, table, origin, strict=strict)
     numbers = range(text_count) if samples is None else samples
     start = time.perf_counter()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlmctl.annotators.causal import CausalLM, load_causal
-from dlmctl.annotators.scorer import Judge, load_scorer
+from dlmctl.annotators.reader import Reader, text_scorer
+from dlmctl.annotators.scorer import load_scorer
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.metrics.acceptability import AcceptabilityScorer, find_acceptability, load_acceptability
 from dlmctl.metrics.fluency import Fluency, fluency_of, with_second
 
@@ -22,7 +22,7 @@ class Scoring(NamedTuple):
         second: a second language model, if one is requested.
     """
 
-    judge: Judge
+    judge: Reader
     reader: AcceptabilityScorer | None = None
     second: CausalLM | None = None
 
@@ -32,10 +32,10 @@ class Scoring(NamedTuple):
         """The fluency of each text.
 
         Args:
-            texts: as words; natural: in natural spelling, for a second language model.
+            texts: as words; natural: in natural spelling, for causal language models.
             alone: score each text by itself, so that its last digits do not depend on the other texts.
         """
-        fluencies = fluency_of(self.judge, texts, alone=alone)
+        fluencies = fluency_of(self.judge, texts, natural, alone=alone)
         if self.reader is not None:
             fluencies = self.reader.score(texts, fluencies, alone=alone)
         return fluencies if self.second is None else with_second(fluencies, self.second, texts, natural, alone=alone)
@@ -53,7 +53,7 @@ def load_scoring(pretrained: Pretrained, *, reads: bool = False, second: str | N
     """
     # First, as most models cannot learn it: a scorer would be trained in vain.
     acceptability = load_acceptability(pretrained) if reads else find_acceptability(pretrained)
-    judge = load_scorer(pretrained.folder / SCORER)
+    judge = text_scorer(pretrained) or load_scorer(pretrained.scorer_folder)  # which says what is missing
     second_model = None if second is None else load_causal(second)
     for network in (judge[0], second_model and second_model.model):
         if network is not None:

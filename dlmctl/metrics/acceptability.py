@@ -117,7 +117,7 @@ def load_acceptability(pretrained: Pretrained) -> AcceptabilityScorer:
     """Load the acceptability scorer of a model onto the model's device; it is cached per model.
 
     Raises:
-        ModelError: the model has none, or a file of it is damaged or belongs to another model.
+        ModelError: the model has none, another scorer was named, or a file is damaged or belongs to another model.
     """
     model = pretrained.model
     if not isinstance(model, MaskedLM):
@@ -125,6 +125,10 @@ def load_acceptability(pretrained: Pretrained) -> AcceptabilityScorer:
         raise ModelError(
             "has not learned which texts readers accept.", where=model_name(pretrained.folder), remedy=remedy
         )
+    own = pretrained.folder / SCORER
+    if pretrained.scorer is not None and scorer_digest(pretrained.scorer) not in scorer_lineage(own):
+        what = f"acceptability weighs the figures of the model's own scorer, not those of {str(pretrained.scorer)!r}."
+        raise ModelError(what, remedy="Leave `scorer` out, or take `fluency` instead.")
     cached = _LOADED.get(model)
     if cached is None or (
         isinstance(cached, AcceptabilityScorer) and cached.judge.bias.device != model.embeddings.device

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlmctl.annotators.causal import BATCH, CausalLM
-from dlmctl.annotators.scorer import Judge, token_nats
+from dlmctl.annotators.reader import Reader
+from dlmctl.annotators.scorer import token_nats
+from dlmctl.annotators.surprisal import surprisals
 from dlmctl.text.tokenizer import END
 from dlmctl.text.word_counts import MILLION, WordCounts
 
@@ -41,21 +43,48 @@ class Fluency(NamedTuple):
     acceptability: float | None = None
 
 
-def fluency_of(judge: Judge, texts: Sequence[Sequence[str]], *, alone: bool = False) -> list[Fluency | None]:
-    """The fluency of each text, given as words; None for texts that are longer than the scorer can read.
+def fluency_of(
+    reader: Reader, texts: Sequence[Sequence[str]], natural: Sequence[str] = (), *, alone: bool = False
+) -> list[Fluency | None]:
+    """The fluency of each text; None for texts that are longer than the scorer can read.
+
+    A causal language model of Hugging Face gives nats per word, without the first one: like that of a first token (see
+    ``with_second``), its likelihood says more about the model's training text. It does not read END.
 
     Args:
+        texts: as words; natural: in natural spelling, which a causal language model reads.
         alone: score each text by itself, so that its last digits do not depend on the other texts.
     """
-    scorer, tokenizer = judge
-    readable = [index for index, words in enumerate(texts) if len(words) < scorer.config.n_positions]
+    readable = list(range(len(texts)))
+    if not isinstance(reader, CausalLM):
+        readable = [index for index in readable if len(texts[index]) < reader[0].config.n_positions]
     fluencies: list[Fluency | None] = [None] * len(texts)
     for batch in [[index] for index in readable] if alone else [readable]:
-        for index, nats in zip(batch, token_nats(scorer, tokenizer, [texts[index] for index in batch]), strict=True):
+        spelled = [natural[index] for index in batch] if isinstance(reader, CausalLM) else ()
+        for index, nats in zip(batch, nats_of_words(reader, [texts[index] for index in batch], spelled), strict=True):
+            if not nats:
+                continue
             worst = max(range(len(nats)), key=nats.__getitem__)
             word = texts[index][worst] if worst < len(texts[index]) else END
-            fluencies[index] = Fluency(sum(nats) / len(nats), word, nats[worst])
+            count = max(1, len(texts[index]) - 1) if isinstance(reader, CausalLM) else len(nats)
+            fluencies[index] = Fluency(sum(nats) / count, word, nats[worst])
     return fluencies
+
+
+def nats_of_words(reader: Reader, texts: Sequence[Sequence[str]], natural: Sequence[str] = ()) -> list[list[float]]:
+    """The nats of each word of each text, and of END after them; 0 where a causal language model has none, or none that
+    counts (``fluency_of``), and no list for a text that it cannot read to its end.
+
+    Args:
+        texts: as words; natural: as for ``fluency_of``.
+
+    Raises:
+        DataError: a text is too long for a scorer.
+    """
+    if not isinstance(reader, CausalLM):
+        return token_nats(*reader, texts)
+    rows = surprisals(reader, texts, natural)
+    return [[] if not row or row[-1] is None else [0.0, *(nats or 0.0 for nats in row[1:]), 0.0] for row in rows]
 
 
 def with_second(

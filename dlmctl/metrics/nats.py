@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dlmctl.annotators.causal import CausalLM
-from dlmctl.annotators.reader import load_reader
-from dlmctl.annotators.scorer import scorer_of
+from dlmctl.annotators.reader import load_reader, text_scorer
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.errors import DataError
 from dlmctl.metrics.lm_score import corpus_nats
@@ -38,15 +37,15 @@ def nats_of(pretrained: Pretrained, scorer: str | Path | None = None) -> Nats | 
     """The measure of fluency for texts of a model.
 
     Args:
-        scorer: what ``load_reader`` accepts; by default the model's scorer, and the result is None if there is none.
+        scorer: what ``load_reader`` accepts; by default what scores the model's texts, and the result is None if
+            nothing does.
 
     Raises:
         ModelError: there is no such scorer, or it cannot be read.
     """
-    if scorer is None:
-        judge = scorer_of(pretrained.folder)
-        return None if judge is None else Nats(PER_TOKEN, lambda texts: corpus_nats(judge, texts))
-    reader, natural = load_reader(scorer), pretrained.tokenizer.text
+    reader, natural = text_scorer(pretrained) if scorer is None else load_reader(scorer), pretrained.tokenizer.text
+    if reader is None:
+        return None
     if not isinstance(reader, CausalLM):
         return Nats(PER_TOKEN, lambda texts: corpus_nats(reader, texts))
     return Nats(PER_WORD, lambda texts: _per_word(reader, texts, [natural(words) for words in texts]))

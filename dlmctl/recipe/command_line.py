@@ -49,7 +49,7 @@ def anchored(settings: Any, folder: Path) -> Any:
     if not isinstance(settings, dict):
         return settings
     anchored_settings = dict(settings)
-    for name in ("model", "second_scorer", "targets", "source"):
+    for name in ("model", "scorer", "second_scorer", "targets", "source"):
         if isinstance(value := settings.get(name), str):
             anchored_settings[name] = _setting(name, value, folder)
     for name in ("controls", "conditions"):
@@ -61,7 +61,9 @@ def anchored(settings: Any, folder: Path) -> Any:
 def _setting(name: str, value: str, folder: Path) -> str:
     if name == "source":  # a file of sources, or a source itself
         return "@" + seen_from(folder, value[1:]) if value.startswith("@") else value
-    if (name == "targets" and value == STANDARD_INPUT) or (name == "model" and bundled_path("models", value)):
+    if name in ("model", "scorer") and bundled_path("models", value):
+        return value
+    if name == "targets" and value == STANDARD_INPUT:
         return value
     return seen_from(folder, value, named=name != "targets")
 

@@ -51,7 +51,10 @@ def explain(
     if first["type"] == "extra_forbidden":
         *outer, key = inner
         known = _keys_at(model, outer)
-        return file.error(where, f"unknown key {key!r}.", did_you_mean(str(key), known) if known else None)
+        remedy = _section_hint(model, (*outer, key), first["input"]) or (
+            did_you_mean(str(key), known) if known else None
+        )
+        return file.error(where, f"unknown key {key!r}.", remedy)
     is_named = file.where(where) == dotted  # the message begins with the name already
     if first["type"] == "missing":
         return file.error(where, "is required." if is_named else f"{dotted} is required.")
@@ -170,6 +173,18 @@ def _keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
             fields = [field for model in models if (field := model.model_fields.get(step))]
             models = [inner for field in fields for inner in _models_in(field.annotation)]
     return list(dict.fromkeys(name for model in models for name in model.model_fields))
+
+
+def _section_hint(model: type[BaseModel], path: Sequence[str | int], value: Any) -> str | None:
+    """A hint at the place of a key that stands outside its section, or of keys that stand in a section too many."""
+    *outer, key = path
+    known = _keys_at(model, outer)
+    inside = [section for section in known if key in _keys_at(model, (*outer, section))]
+    if len(inside) == 1:
+        return f"Did you mean '{inside[0]}.{key}'?"
+    if isinstance(value, dict) and value and known and set(value) <= set(known):
+        return f"Did you mean {next(iter(value))!r}, without {key!r}?"
+    return None
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -167,6 +167,13 @@ class Recipe(ReadableSettings):
         "worst_word, mbr",
         json_schema_extra=_allow_single_item,
     )
+    scorer: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="scores the texts in place of the model's own scorer: a scorer, a model that has one (`everyday`), "
+        "or a causal language model of Hugging Face, by folder or hub name",
+    )
     second_scorer: str | None = Field(
         default=None,
         min_length=1,

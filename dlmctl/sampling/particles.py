@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dlmctl.annotators.reader import text_scorer
 from dlmctl.annotators.scorer import load_scorer
-from dlmctl.checkpoint.resolve import SCORER
 from dlmctl.control.check import mean_score
 from dlmctl.control.combined import check_all
 from dlmctl.control.prepared import PreparedAll
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.noise import RESAMPLING
 from dlmctl.errors import RecipeError
-from dlmctl.metrics.lm_score import lm_score
+from dlmctl.metrics.fluency import nats_of_words
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.plan import Finished, Plan
@@ -33,6 +33,8 @@ Reward = Callable[[Tensor], Tensor]
 """Word probabilities ``[B, L, V]`` to rewards ``[B]``, higher is better."""
 
 # The default scale of each reward: nats count unchanged; the full score of a check counts as 20 nats.
+# The reward of a text that the scorer cannot read to its end.
+UNREADABLE = -100.0
 SCALES = {"energy": 1.0, "score": 20.0, "lm_score": 4.0}
 
 
@@ -174,11 +176,12 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     """
     name, control = plan.sampler.reward, plan.control
     if name == "lm_score":
-        scorer, tokenizer = load_scorer(plan.pretrained.folder / SCORER)
+        # ``load_scorer`` says what is missing.
+        reader = text_scorer(plan.pretrained) or load_scorer(plan.pretrained.scorer_folder)
 
         def minus_nats(probabilities: Tensor) -> Tensor:
-            words, _ = _likeliest_texts(plan, probabilities)
-            return _as_tensor([-nats for nats in lm_score(scorer, tokenizer, words)], probabilities)
+            rows = nats_of_words(reader, *_likeliest_texts(plan, probabilities))
+            return _as_tensor([-sum(nats) / len(nats) if nats else UNREADABLE for nats in rows], probabilities)
 
         return minus_nats
     assert control is not None  # by ``require_reward``

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from dlmctl.errors import ModelError, readable, short_message
 from dlmctl.text.files import read_json, read_object, read_text, require_file
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, read_inner
-from dlmctl.text.tokens import token_strings
+from dlmctl.text.tokens import decoded_token, token_strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -99,6 +99,29 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
         strings = token_strings(self.inner, len(self))
         return [None if string and _RESERVED.fullmatch(string.strip()) else string for string in strings]
 
+    @cached_property
+    def _mask_parts(self) -> list[int]:
+        """The fewest other tokens that spell MASK, if it is a word of the vocabulary that texts may have (DiffuGPT-S,
+        DiffuLLaMA); otherwise empty."""
+        name = self.inner.convert_ids_to_tokens(self.mask_id)
+        core = self.inner.backend_tokenizer
+        if name is None or core.model.token_to_id(name) != self.mask_id:
+            return []
+        whole, found = decoded_token(core, name), {0: list[int]()}
+        others = {string: index for index, string in enumerate(self.strings) if string and index != self.mask_id}
+        for end in range(1, len(whole) + 1):
+            ways = [[*found[start], others[whole[start:end]]] for start in found if whole[start:end] in others]
+            if ways:
+                found[end] = min(ways, key=len)
+        return found.get(len(whole), [])
+
+    def _ids_of(self, text: str) -> list[int]:
+        """The tokens of a text, none of them MASK where it is a word as well."""
+        ids: list[int] = self.inner.encode(text, add_special_tokens=False)
+        if self.mask_id not in ids or not self._mask_parts:
+            return ids
+        return [part for index in ids for part in (self._mask_parts if index == self.mask_id else [index])]
+
     def inside(self, ids: Iterable[int]) -> list[int]:
         """The tokens of one sequence: those after START, up to the first token that ends a text."""
         tokens: list[int] = []
@@ -112,8 +135,7 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
 
     def prompt_ids(self, text: str) -> list[int]:
         """START and the tokens of a text to be continued."""
-        ids: list[int] = self.inner.encode(text, add_special_tokens=False)
-        return [self.start_id, *ids]
+        return [self.start_id, *self._ids_of(text)]
 
     @property
     def chats(self) -> bool:
@@ -133,8 +155,7 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
             )
         except Exception as error:  # a template may raise anything
             raise ModelError(f"its chat template fails: {short_message(error)}.", remedy="Set `chat: false`.") from None
-        ids: list[int] = self.inner.encode(str(text), add_special_tokens=False)
-        return ids or [self.start_id]
+        return self._ids_of(str(text)) or [self.start_id]
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -194,7 +215,9 @@ def read_tokenizer(
         mask_id = core.token_to_id(mask_token) if inner.mask_token is None and mask_token else inner.mask_token_id
     if mask_id is None or inner.eos_token_id is None:
         lacking = "MASK (mask_token_id)" if mask_id is None else "END (eos_token)"
-        raise ModelError(f"neither its configuration nor its tokenizer says which token is {lacking}.", where=str(path))
+        remedy = "A model that writes from left to right has no MASK, and cannot be used." if mask_id is None else None
+        what = f"neither its configuration nor its tokenizer says which token is {lacking}."
+        raise ModelError(what, where=str(path), remedy=remedy)
     return CheckpointTokenizer(inner, mask_id, inner.unk_token_id if default_roles else None)
 
 

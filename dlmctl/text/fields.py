@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import plain, split_words
@@ -15,6 +15,8 @@ Source = str | dict[str, Value]
 
 # The released E2E files, their tokenised form and everyday English name the same fields differently.
 _SAME_FIELD = {"eat type": "type", "price range": "price", "customer rating": "rating"}
+# The words of true and false in recipes, and how data may spell them: YAML reads all of them as truth values.
+_TRUTH_WORDS = {True: ("yes", "true", "on"), False: ("no", "false", "off")}
 
 
 def field_key(name: str) -> str:
@@ -27,12 +29,35 @@ def field_key(name: str) -> str:
 def value_words(value: Value) -> str:
     """A value as words, spelled as in texts: ``£20-25`` equals ``£ 20 - 25``; true and false are yes and no."""
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _TRUTH_WORDS[value][0]
     return " ".join(plain(word) for word in split_words(str(value)))
 
 
+def distinct_values(counts: Mapping[str, int]) -> list[str]:
+    """Values as words (``value_words``) that differ in more than case, sorted, each in its commonest spelling.
+
+    Args:
+        counts: how often each value occurs.
+    """
+    spellings: dict[str, str] = {}
+    for words in sorted(counts, key=lambda words: (-counts[words], words)):
+        spellings.setdefault(words.lower(), words)
+    return sorted(spellings.values())
+
+
+def value_index(value: Value, known: Sequence[str]) -> int | None:
+    """The index of a value among those known, regardless of case, None if it is unknown.
+
+    >>> value_index("Cheap", ["cheap", "dear"]), value_index(False, ["False", "True"]), value_index("free", ["cheap"])
+    (0, 0, None)
+    """
+    lower = [words.lower() for words in known]
+    spellings = _TRUTH_WORDS[value] if isinstance(value, bool) else (value_words(value).lower(),)
+    return next((lower.index(spelling) for spelling in spellings if spelling in lower), None)
+
+
 def find_value(value: Value, known: Sequence[str], fault: str) -> int:
-    """The index of a value among those known, regardless of case.
+    """``value_index`` of a value that must be known.
 
     Args:
         fault: the message for an unknown value, with ``{}`` in its place.
@@ -40,11 +65,11 @@ def find_value(value: Value, known: Sequence[str], fault: str) -> int:
     Raises:
         RecipeError: it is unknown; the message names the nearest known value.
     """
-    words = value_words(value)
-    for at, other in enumerate(known):
-        if other.lower() == words.lower():
-            return at
-    raise RecipeError(fault.format(repr(words)), remedy=nearest_value(words, known))
+    index = value_index(value, known)
+    if index is None:
+        words = value_words(value)
+        raise RecipeError(fault.format(repr(words)), remedy=nearest_value(words, known))
+    return index
 
 
 def nearest_value(words: str, values: Sequence[str]) -> str:

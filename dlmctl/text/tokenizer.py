@@ -239,7 +239,12 @@ class HuggingFaceTokenizer:
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of START, the tokens of the unchanged text, END."""
-        return [self.start_id, *self.inner.encode(text, add_special_tokens=False), self.end_id]
+        return [self.start_id, *self._ids_of(text), self.end_id]
+
+    def _ids_of(self, text: str) -> list[int]:
+        """The tokens of a text, without START and END."""
+        ids: list[int] = self.inner.encode(text, add_special_tokens=False)
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of one sequence; see ``inside``."""
@@ -255,7 +260,7 @@ class HuggingFaceTokenizer:
 
     def respelled(self, text: str) -> str:
         """Raw text as the tokens spell it; see ``split``."""
-        ids = self.inner.encode(text, add_special_tokens=False)
+        ids = self._ids_of(text)
         if self.unk_id not in ids:
             return join_tokens(self.strings[index] for index in ids)
         normalizer = self.inner.backend_tokenizer.normalizer

@@ -38,6 +38,11 @@ def token_strings(inner: Any, size: int) -> list[bytes | None]:
     ]
 
 
+def decoded_token(core: Any, name: str) -> bytes:
+    """The bytes of a token of a ``tokenizers`` tokeniser that is not special, by its name."""
+    return _decoded(name, _steps(_settings(core.decoder)))
+
+
 def _settings(decoder: Any) -> dict[str, Any] | None:
     return None if decoder is None else json.loads(decoder.__getstate__())
 

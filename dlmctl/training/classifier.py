@@ -156,8 +156,8 @@ def train_control(
     control: type[Control[Any]],
     pretrained: Pretrained,
     config: LoopConfig,
-    data: Path,
-    out: Path | None,
+    data: str | Path,
+    out: str | Path | None,
     *,
     label: str | None = None,
     name: str | None = None,
@@ -187,6 +187,7 @@ def train_control(
     Raises:
         UserError: a setting, an argument or the model does not fit, the data has no such labels, or ``out`` is None.
     """
+    data, out = Path(data), None if out is None else Path(out)
     _check_arguments(control, out, data, pretrained.folder, name, resume=resume)
     require_trainable(control, pretrained)
     arguments = {"control": control.name, "label": label, "name": name, "judge": judge}

@@ -26,8 +26,8 @@ from dlmctl.models.conditioner import PAD
 from dlmctl.models.interface import Conditioning
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.training.checkpoint import CheckpointTask, CheckpointTrainingConfig
 from dlmctl.training.config import LoopConfig, read_settings, validate_settings
-from dlmctl.training.encoder import EncoderTask, EncoderTrainingConfig
 from dlmctl.training.initial import initialise
 from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
@@ -217,12 +217,12 @@ def objective(model: DiffusionLM, ids: Tensor, t: Tensor, conditioning: Conditio
     return cross_entropy_loss(model, ids, t, noise, conditioning)["loss"]
 
 
-LmConfig = LanguageModelConfig | MaskedTrainingConfig | EncoderTrainingConfig
+LmConfig = LanguageModelConfig | MaskedTrainingConfig | CheckpointTrainingConfig
 FAMILIES: dict[str, type[LmConfig]] = {
     "gaussian": LanguageModelConfig,
     "masked": MaskedTrainingConfig,
     "uniform": MaskedTrainingConfig,
-    "encoder": EncoderTrainingConfig,
+    "checkpoint": CheckpointTrainingConfig,
 }
 
 
@@ -243,7 +243,7 @@ def read_lm_config(source: str, overrides: Sequence[str] = ()) -> LmConfig:
     return validate_settings(value, file, FAMILIES[family])
 
 
-def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
+def train_lm(config: LmConfig, data: str | Path, out: str | Path, *, resume: bool = False) -> Path:
     """Train a model and save its averaged weights.
 
     Args:
@@ -258,6 +258,7 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
         DataError: ``data`` is not a prepared data set.
         UserError: ``out`` is inside ``data``; also as ``training.loop.fit``.
     """
+    data, out = Path(data), Path(out)
     check_apart(out, data)
     task = _task(config, data)
     if (out / "model").exists():
@@ -269,6 +270,6 @@ def train_lm(config: LmConfig, data: Path, out: Path, *, resume: bool = False) -
 
 
 def _task(config: LmConfig, data: Path) -> LanguageModelTask | MaskedTask:
-    if isinstance(config, EncoderTrainingConfig):
-        return EncoderTask(config, data)
+    if isinstance(config, CheckpointTrainingConfig):
+        return CheckpointTask(config, data)
     return MaskedTask(config, data) if isinstance(config, MaskedTrainingConfig) else LanguageModelTask(config, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -17,7 +18,7 @@ from dlmctl.diffusion.model import LabelSettings, ModelSettings, SourceSettings
 from dlmctl.errors import DataError, did_you_mean
 from dlmctl.models.conditioner import PAD
 from dlmctl.sampling.prompted import Prompt
-from dlmctl.text.fields import Value, field_key
+from dlmctl.text.fields import Value, distinct_values, field_key
 from dlmctl.text.tokenizer import WordTokenizer
 
 Records = Sequence[dict[str, Any]]
@@ -79,7 +80,7 @@ def _joined(rows: Iterable[list[int]]) -> Split:
 
 
 def _labels(settings: LabelSettings, values: Sequence[str], rows: Records) -> list[str]:
-    names = sorted({value for value in values if value})
+    names = distinct_values(Counter(filter(None, values)))
     if not names:
         raise _no_field("label.field", settings.field, rows)
     if len(names) > MAX_VALUES:

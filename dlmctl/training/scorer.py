@@ -132,7 +132,7 @@ def build_scorer(sizes: ScorerSizes, tokenizer: Tokenizer) -> GPT2LMHeadModel:
 
 
 def train_scorer(
-    config: ScorerConfig, data: Path, out: Path, *, resume: bool = False, quiet: bool = False
+    config: ScorerConfig, data: str | Path, out: str | Path, *, resume: bool = False, quiet: bool = False
 ) -> GPT2LMHeadModel:
     """Train a scorer on a prepared data set; ``out`` receives the files of the run and, in ``out/scorer``, the result.
 
@@ -141,6 +141,7 @@ def train_scorer(
         ModelError: the scorer that ``config.init`` names does not exist or does not fit.
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
+    data, out = Path(data), Path(out)
     check_apart(out, data)
     task = ScorerTask(config, data)
     identity = {**config.model_dump(mode="json"), **digest(data)}

@@ -19,8 +19,10 @@ from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
 from dlmctl.diffusion.masked_base import Context
 from dlmctl.errors import ModelError, RecipeError, UserError
+from tests.checkpoint.tiny_diffu import plain_gpt2, write_diffugpt, write_diffullama
 from tests.checkpoint.tiny_uniform import write_duo
 from tests.checkpoint.tiny_vendors import (
+    bytes_tokenizer,
     plain_logits,
     plain_mdlm,
     write_a2d,
@@ -31,6 +33,8 @@ from tests.checkpoint.tiny_vendors import (
 )
 
 WRITERS = {"LLaDA": write_llada, "Dream": write_dream, "A2D": write_a2d, "MDLM": write_mdlm, "SEDD": write_sedd}
+WRITERS |= {"DiffuGPT": write_diffugpt, "DiffuLLaMA": write_diffullama}
+SHIFTED = ("Dream", "DiffuGPT", "DiffuLLaMA")
 DECODERS = ["LLaDA", "Dream"]
 
 
@@ -58,7 +62,9 @@ def texts(model, prompt=None, **changes):
 def plain(folder, ids, *, shifted):
     state, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
     state = {name: tensor.double() for name, tensor in state.items()}
-    if "graph" in config or config["model_type"] == "mdlm":
+    if config.get("model_type") == "gpt2":
+        logits = plain_gpt2(state, ids)
+    elif "graph" in config or config["model_type"] == "mdlm":
         takes_level = "graph" in config or config["time_conditioning"]
         mask_id = state[next(name for name in state if name.endswith("output_layer.linear.bias"))].shape[0] - 1
         logits = plain_mdlm(state, ids, level(ids == mask_id) if takes_level else None)
@@ -77,7 +83,7 @@ def level(is_mask):
 def test_logits_are_those_of_a_plain_forward_pass_with_full_attention(name, folders, loaded, with_prompt):
     model, size = from_pretrained(folders[name]).model.double(), len(loaded[name].tokenizer)
     ids = torch.randint(0, size, (3, 14), generator=torch.Generator().manual_seed(1))
-    wanted = plain(folders[name], ids, shifted=name == "Dream")[..., :size]
+    wanted = plain(folders[name], ids, shifted=name in SHIFTED)[..., :size]
     if model.mask_id < size:
         wanted[..., model.mask_id] = -torch.inf
     if with_prompt:  # its last token stands in the place of START, whatever the canvas has there
@@ -197,6 +203,29 @@ def test_diffucoder_is_a_dream_with_roles_of_its_own(tmp_path):
     assert torch.allclose(model.model.logits(ids)[..., :size].double(), wanted, atol=1e-4)
     (text,) = texts(model, "the red boat", samples=1)
     assert "<|" not in text.text
+
+
+@pytest.mark.parametrize("name", ["CoDA", "Open-dCoder"])
+def test_models_that_are_as_dream(tmp_path, name):
+    if name == "CoDA":  # its output layer is its own, although its configuration says otherwise
+        mask, last = "<|mask|>", len(bytes_tokenizer([]).get_vocab()) + 3
+        folder = write_a2d(tmp_path / "m", model_type="CoDA", mask_token_id=last)
+        path = folder / "model.safetensors"
+        state = load(path.read_bytes())
+        save_file({**state, "lm_head.weight": state["model.embed_tokens.weight"].flip(0)}, path)
+        config = {"tie_word_embeddings": False}
+    else:  # no file says that MASK is <M>
+        folder, config, mask = write_dream(tmp_path / "m", model_type="qwen2", mask_token_id=None), {}, "<M>"
+        for path in folder.glob("*.json"):
+            path.write_text(path.read_text().replace('"mask_token": "<|mask|>", ', "").replace("<|mask|>", "<M>"))
+    pretrained, ids = from_pretrained(folder), torch.randint(0, 250, (2, 9))
+    model = pretrained.model
+    assert pretrained.tokenizer.token(model.mask_id) == mask
+    state = load((folder / "model.safetensors").read_bytes())
+    wanted = plain_logits(state, {**json.loads((folder / "config.json").read_text()), **config}, ids)
+    wanted = torch.cat([wanted[:, :1], wanted[:, :-1]], 1)
+    assert model.config.kind == name
+    assert torch.allclose(model.logits(ids)[..., :250], wanted[..., :250], atol=1e-4, rtol=1e-4)
 
 
 # Texts.
@@ -559,8 +588,8 @@ def test_weights_that_are_none(tmp_path, name, change):
     if change == "a pickle":
         path.unlink()
         torch.save(state, folder / "pytorch_model.bin")
-        if name in ("MDLM", "SEDD"):  # as for encoders, numbers are read
-            table = state[next(key for key in state if "vocab_embed" in key)]
+        if name in ("MDLM", "SEDD", "DiffuGPT"):  # as for encoders, numbers are read
+            table = state[next(key for key in state if "vocab_embed" in key or "embed_tokens" in key)]
             assert torch.equal(from_pretrained(folder).model.network.table, table)
         else:
             assert "the weights are missing" in fault(folder)

@@ -31,7 +31,7 @@ class Odd(Control[OddParams]):
         (Length, "(words: int, tolerance: int = 0)"),
         (Pos, "(tags: list[str], pass_at: float = 1.0, judge: str | None = None)"),
         (Odd, "(first: int = 1, *, second: str)"),
-        (Contains, "(*phrases: 'str | Sequence[str]')"),
+        (Contains, "(*phrases: 'str | Iterable[str]')"),
         (All, "(parts: 'Sequence[Control[Any]]')"),
         (Control, "(*args: 'Any', **params: 'Any')"),
     ],

@@ -263,6 +263,12 @@ def test_a_label_without_sources_of_several_labels_is_still_learned() -> None:
     assert share[[0, 1]] == pytest.approx(share[[1, 3]])
 
 
+def test_a_few_texts_of_a_source_of_several_labels_do_not_decide_alone() -> None:
+    # As if the source were the address of each text, and one of them occurred twice.
+    share = bags.balanced([0, 1, *[0, 1] * 10], [0, 0, *range(1, 21)])
+    assert share.min() > 0
+
+
 def test_a_table_round_trips(table: CountTable, tmp_path: Path) -> None:
     path = tmp_path / "tags.safetensors"
     many = count_table([["a"], ["b", "c"]], np.repeat([0, 2], [70_000, 3]), np.zeros((70_003, 2), np.int64), 3, "other")

@@ -7,9 +7,10 @@ import sys
 import pytest
 
 import dlmctl
-from controls import Predicate
+from controls import Pos, Predicate
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.control.registry import find_control
+from dlmctl.control.training_command import training_command
 from dlmctl.control.user_files import one_version
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation import run
@@ -85,6 +86,17 @@ def test_a_control_class_is_the_same_until_its_file_changes(write):
     assert sys.modules[old.__module__].Mine is old  # where its types are looked up
     assert (old(AAA=2)(["a"]).why, new(BBB=2)(["a"]).why) == ("AAA", "BBB")
     assert not (path.parent / "__pycache__").exists()
+
+
+def test_the_command_that_trains_a_control_names_its_file(write, monkeypatch):
+    """Its name alone is that of no installed control."""
+    path = write(CONTROL)
+    kind = find_control(f"{path}:Mine")
+    monkeypatch.chdir(path.parent)
+    assert training_command(kind, "MODEL").startswith("dlmctl train control mine.py:Mine --model MODEL")
+    monkeypatch.chdir(path.anchor)
+    assert f"{path.relative_to(path.anchor)}:Mine --model" in training_command(kind, "MODEL")
+    assert "train control pos --model" in training_command(Pos, "MODEL")
 
 
 def test_parameters_of_an_older_version_are_refused_in_one_message(model, write):

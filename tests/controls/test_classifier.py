@@ -1,5 +1,6 @@
 import copy
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from controls.ngrams import NgramJudge, features
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained, save_pretrained
 from dlmctl.control.labels import LabelledText
 from dlmctl.control.training_command import training_command
+from dlmctl.datasets.conditions import label_numbers
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.layout import Layout
@@ -167,10 +169,11 @@ def test_labels_of_one_half_alone_are_said(monkeypatch, guide, judge):
         JudgedLabels.counted(halved(monkeypatch, guide, judge), words)
 
 
-def test_a_label_that_one_half_lacks_is_left_out(monkeypatch):
+def test_a_label_that_one_half_lacks_is_left_out(monkeypatch, caplog):
     words = WordTokenizer.from_corpus([["guide", "judge", "w0", "w1", "w2", "a", "b", "c", "d"]], 1)
     labels, files = JudgedLabels.counted(halved(monkeypatch, ["a", "b", "c"] * 3, ["a", "b", "d"] * 3), words)
     assert labels.known == ["a", "b"] == list(files["bag.safetensors"].labels)
+    assert "left out, as too few different texts have them for a guide and a judge: 'c', 'd'." in caplog.text
 
 
 def test_texts_without_a_label_teach_the_judge_what_none_looks_like():
@@ -198,18 +201,73 @@ def test_texts_without_a_label_teach_the_judge_what_none_looks_like():
 
 def test_how_good_a_judge_is_is_told_of_each_label_and_where_few_texts_say_so(caplog):
     """If nearly all texts have one label, a judge that knows no other is nearly always right."""
-    rows = [(["plain", f"w{at}"], "common" if at < 390 else "rare") for at in range(400)]
-    data = LabelledText([words for words, _ in rows], [{"kind": label} for _, label in rows], label="kind")
-    figures = JudgedLabels.from_data(data).held_out(data)
+    kinds = ["common" if at < 390 else "rare" for at in range(400)]
+    data, learned = (
+        LabelledText(
+            [[words[kind], f"w{at}"] for at, kind in enumerate(kinds)], [{"kind": kind} for kind in kinds], "kind"
+        )
+        for words in ({"common": "plain", "rare": "plain"}, {"common": "plain", "rare": "odd"})
+    )
+    figures = JudgedLabels.from_data(learned).held_out(data)
     assert figures["judge_accuracy"] > 0.95
     assert figures["judge_recall"] == {"common": 1.0, "rare": 0.0}
     assert sum(figures["judge_texts"].values()) == len(data.halves()[1].sentences)
     count = figures["judge_texts"]["rare"]
     assert 0 < count < 10
-    assert caplog.messages[0].endswith(f"as few held-out texts have them: 'rare' ({count}).")
+    assert (
+        f"as few held-out texts have them: 'rare' ({count}). `dlmctl data prepare --valid-share`" in caplog.messages[0]
+    )
     nothing = JudgedLabels.from_data(data).held_out(data.some([]))
     assert nothing == {"judge_texts": {"common": 0, "rare": 0}}
     assert "'common' (0), 'rare' (0)" in caplog.messages[-1]
+
+
+def test_rare_labels_count_as_much_as_common_ones_for_the_judge():
+    """A judge of nearly only one label would let any text pass as that one, and hardly any as another."""
+    draw, words = random.Random(0), {"common": [f"c{at}" for at in range(80)], "rare": [f"r{at}" for at in range(80)]}
+
+    def text(label: str) -> list[str]:
+        own = draw.choices(words[label], k=2)
+        return draw.sample([*own, *draw.choices([*words["common"], *words["rare"]], k=6)], 8)
+
+    labels = ["common"] * 600 + ["rare"] * 60
+    data = LabelledText([text(label) for label in labels], [{"kind": label} for label in labels], label="kind")
+    judge = JudgedLabels.from_data(data)
+    for label in ("common", "rare"):
+        assert sum(judge.verdict(label, text(label)).passed for _ in range(100)) > 50
+    plain = NgramJudge.fit(data.sentences, [number for (number,) in judge.labels(data)], 2)
+    assert plain.accuracy([(text("rare"), 1) for _ in range(100)]) < 0.4
+
+
+def test_texts_with_several_labels_are_told(caplog):
+    texts = [["Hi", "there", "."]] * 3 + [["Bye", "."]]
+    JudgedLabels.from_data(LabelledText(texts, [{"kind": label} for label in "abab"], label="kind"))
+    told = "1 of 2 different texts have several labels, and are learned as examples of each: 'Hi there.' is 'a', 'b'."
+    assert f"dlmctl: {told}" in caplog.messages
+
+
+def test_texts_count_alike_where_labels_have_about_as_many():
+    texts = [[word, f"w{at}"] for word, count in (("good", 20), ("bad", 26)) for at in range(count)]
+    data = LabelledText(texts, [{"kind": words[0]} for words in texts], label="kind")
+    labels = JudgedLabels.from_data(data)
+    assert labels.judge == NgramJudge.fit(texts, [number for (number,) in labels.labels(data)], 2)
+
+
+def test_labels_that_differ_in_case_alone_are_one():
+    """Recipes name them in any case, so the texts of the first that matched were the only ones with the label."""
+    spellings = ["Angry", "angry", "angry ", "ANGRY", "glad", "glad"]
+    fields = [{"mood": label} for label in spellings]
+    data = LabelledText([["w", str(at)] for at in range(len(spellings))], fields, label="mood")
+    labels = JudgedLabels.from_data(data)
+    assert labels.known == ["angry", "glad"]
+    assert [number for (number,) in labels.labels(data)] == [0, 0, 0, 0, 1, 1]
+    assert label_numbers(["angry", "glad"], ["ANGRY", "glad", ""]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("spellings", [("False", "True"), ("off", "on"), ("no", "yes")])
+def test_true_and_false_of_yaml_are_found_in_any_spelling(spellings):
+    labels = JudgedLabels({"late": list(spellings)})
+    assert [labels.number(value) for value in (False, True)] == [0, 1]
 
 
 def test_a_field_that_holds_no_labels_is_named_with_its_values():
@@ -218,8 +276,13 @@ def test_a_field_that_holds_no_labels_is_named_with_its_values():
     for field, count in (("one", "1 value"), ("many", "600 values")):
         with pytest.raises(DataError, match=f"--label: the field '{field}' has {count}, but labels need 2 to 500."):
             JudgedLabels.from_data(replace(data, label=field))
-    with pytest.raises(DataError, match=r"no field of 2 to 500 values to learn from. Prepare"):
+    with pytest.raises(DataError, match=r"learn from. Fields that it has: one \(1 value\), many \(600 values\)."):
         JudgedLabels.from_data(replace(data, label="other"))
+    with pytest.raises(DataError, match=r"no field of 2 to 500 values to learn from. Prepare"):
+        JudgedLabels.from_data(replace(data, fields=None))
+    lists = replace(data, fields=[{"tags": ["a", "b"]}] * 600, label="tags")
+    with pytest.raises(DataError, match=r"--label: the values of the field 'tags' are lists or objects\. A label is"):
+        JudgedLabels.from_data(lists)
     two = [{**row, "two": at % 2} for at, row in enumerate(data.fields)]
     with pytest.raises(DataError, match=r"labels need 2 to 500. Fields that have: two."):
         JudgedLabels.from_data(replace(data, fields=two, label="one"))

@@ -177,7 +177,7 @@ def test_odd_values_of_fields_are_said(file, tmp_path):
     lines = [*map(json.dumps, rows), '{"text": "The inn .", "label": NaN}']
     path = file("a.jsonl", "\n".join(lines))
     notes = " | ".join(prepare(path, path, tmp_path / "set", min_count=1).notes)
-    assert "'label' has 'NEG' (2 rows) and 'neg' (2 rows)" in notes
+    assert "'label' has 'NEG' (2 rows) and 'neg' (2 rows), which count as one label" in notes
     assert "'label' has '1' (2 rows) and '1.0' (2 rows), which count as different values" in notes
     assert "'label' is NaN or infinite in 2 rows" in notes
     assert "'label' is empty or an object in 2 rows" in notes

@@ -236,6 +236,12 @@ def test_settings_that_leave_nothing_are_said(source, tmp_path, settings, messag
     assert not (tmp_path / "set").exists()
 
 
+def test_lines_of_several_sentences_are_told_where_none_fits(tmp_path):
+    (tmp_path / "story.txt").write_text("The inn is old. Nobody goes there now.\n" * 2 + "We left. It rained a bit.\n")
+    with pytest.raises(DataError, match=r"can be used: .* too long .*--format prose makes each sentence a text"):
+        run(tmp_path / "story.txt", tmp_path, length=5, min_count=1)
+
+
 def test_one_text_cannot_be_split(tmp_path):
     (tmp_path / "one.txt").write_text("The inn.\n" * 5)
     with pytest.raises(DataError, match="too few different texts"):

@@ -123,6 +123,9 @@ def test_files_that_cannot_be_used_are_said_with_their_line(file, tmp_path):
         sniff, file("up.csv", "Text;Label\nHi.;x\n")
     )
     assert "x.jsonl:1: the first line is neither" in fault(sniff, file("x.jsonl", "hello\n"))
+    assert "list.json: is a JSON array. Write one object per line" in fault(
+        sniff, file("list.json", '[\n{"text": "A"}]')
+    )
     message = fault(records, file("latin.txt", b"ok\ncaf\xe9\n"), "text")
     assert "latin.txt:2: is not UTF-8 (byte 0xe9)." in message
     # Windows programs write Windows-1252, whose quotation marks (0x93) are control codes in Latin-1.

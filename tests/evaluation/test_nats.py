@@ -1,5 +1,6 @@
 """Fluency under any causal language model: nats a word, whatever its tokens are."""
 
+import json
 import math
 import shutil
 
@@ -12,12 +13,16 @@ from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadMode
 
 from controls import Length
 from dlmctl.annotators.causal import load_causal
+from dlmctl.annotators.reader import load_reader
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import DataError, ModelError, UserError
+from dlmctl.generation.diagnose import load_model
 from dlmctl.generation.generate import generate
 from dlmctl.generation.identity import identity
+from dlmctl.metrics.fluency import fluency_of
 from dlmctl.metrics.nats import PER_TOKEN, PER_WORD, nats_of
 from dlmctl.recipe.load import read_recipe
+from tests.checkpoint.tiny_vendors import write_llada
 
 LETTERS = sorted(set("The pub is cheap."))
 
@@ -109,6 +114,41 @@ def test_a_model_that_gives_no_probabilities_is_refused(outside_model, tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"1234")
     with pytest.raises(ModelError, match="no causal language model that can be read"):
         load_causal.__wrapped__(str(tmp_path))
+
+
+def test_texts_may_be_scored_by_another_model_than_their_own(outside_model, tmp_path):
+    tokens = write_llada(tmp_path / "m")  # has no scorer
+    asked = {"samples": 2, "sampler": {"new_tokens": 8}, "device": "cpu", "seed": 3}
+    assert all(sample.fluency is None for sample in generate(Length(4), model=tokens, **asked))
+    for sample in generate(Length(4), model=tokens, scorer="everyday", **asked):
+        assert sample.fluency == fluency_of(load_reader("everyday"), [sample.words])[0]
+    chosen = {"candidates": 4, "rank_by": "fluency"}
+    ranked = generate(Length(4), model=tokens, scorer="everyday", **chosen, **asked).samples
+    first = generate(Length(4), model=tokens, scorer="everyday", **asked).samples
+    assert sum(sample.fluency.lm_score for sample in ranked) < sum(sample.fluency.lm_score for sample in first)
+
+
+def test_a_causal_language_model_scores_words_but_the_first(outside_model):
+    asked = {"model": "e2e", "samples": 3, "device": "cpu", "preset": "fast"}
+    for sample in generate(Length(5), scorer=outside_model, **asked):
+        letters = len(sample.text.replace(" ", "")) - len(sample.words[0])  # a space belongs to no word
+        assert sample.fluency.lm_score == pytest.approx(letters * math.log(1 + len(LETTERS)) / 4)
+        assert sample.fluency.worst_word == max(sample.words[1:], key=len)
+    with pytest.raises(ModelError, match=r"acceptability weighs the figures of the model's own scorer.*`fluency`"):
+        generate(model="everyday", samples=1, candidates=2, rank_by="acceptability", scorer=outside_model)
+
+
+def test_a_run_whose_draws_another_scorer_chooses_is_told_from_others(outside_model):
+    text = "model: e2e\ncandidates: 2\nrank_by: [fluency]\n"
+    digests = []
+    for more in ([], ["scorer=e2e"], ["scorer=everyday"], [f"scorer={outside_model}"]):
+        recipe, file = read_recipe(text, "mine.yaml", more)
+        digests.append(json.dumps(identity(recipe, load_model(recipe, file))["scorer"]))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    recipe, file = read_recipe(text + "scorer: no-such-model\n", "mine.yaml")
+    with pytest.raises(UserError, match=r"mine.yaml:4.*no such model"):
+        load_model(recipe, file)
 
 
 def test_a_second_scorer_chooses_among_the_drafts(outside_model):

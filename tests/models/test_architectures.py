@@ -168,10 +168,10 @@ def settings(architecture, **changes):
 def test_a_tiny_model_memorises_32_sentences(architecture, data, tmp_path):
     assert len(SENTENCES) == 32
     train_lm(settings(architecture), data, tmp_path / "run")
-    texts = generate(model=str(tmp_path / "run" / "model"), samples=64, sampler=SamplerSettings(steps=20))
+    texts = generate(model=str(tmp_path / "run" / "model"), samples=32, sampler=SamplerSettings(steps=10))
     learned = sum(list(text.words) in SENTENCES for text in texts)
-    # Words that fit their places but are chosen independently would give 16 of 64; the models reach at least 49.
-    assert learned >= 32, [text.text for text in texts]
+    # Words that fit their places but are chosen independently would give 8 of 32; the models reach at least 27.
+    assert learned >= 16, [text.text for text in texts]
 
 
 @every_architecture

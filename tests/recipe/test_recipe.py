@@ -306,6 +306,7 @@ def test_the_schema_knows_the_controls():
 
 ALL_PATHS = """
 model: mine
+scorer: third
 second_scorer: other
 rank_by: [satisfaction, fluency]
 source: "@rows.csv"
@@ -327,11 +328,11 @@ def paths_in(file):
     inner = [params for part in both.parts for params in part.params]
     keys = ("file", "table", "judge", "model", "huggingface")
     named = [params[key] for params in [*lexicon.params, *inner] for key in keys if key in params]
-    return [recipe.model, recipe.second_scorer, recipe.targets, *named], recipe.source
+    return [recipe.model, recipe.scorer, recipe.second_scorer, recipe.targets, *named], recipe.source
 
 
-AS_WRITTEN = ["mine", "other", "rows.csv", "unit.txt", "norms.csv", "/far/away.txt", "{list}", "tagger", "stanza:en"]
-AS_WRITTEN += ["judges/one", "me/model"]
+AS_WRITTEN = ["mine", "third", "other", "rows.csv", "unit.txt", "norms.csv", "/far/away.txt", "{list}", "tagger"]
+AS_WRITTEN += ["stanza:en", "judges/one", "me/model"]
 
 
 def test_paths_are_seen_from_the_recipe_and_else_from_the_current_folder(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from controls import Avoid, Characters, Contains, Edit, Length, Lexicon, Syllabl
 from dlmctl import LogitsControl
 from tests.checkpoint.tiny_gemma import tiny_gemma
 from tests.checkpoint.tiny_uniform import write_duo, write_udlm
-from tests.checkpoint.tiny_vendors import write_bd3lm, write_dream, write_llada, write_mdlm, write_sedd
+from tests.checkpoint.tiny_vendors import write_bd3lm, write_dream, write_llada, write_sedd
 from tests.sampling.test_logits_control import diffused
 
 BOAT = Contains(words=["boat"])
@@ -34,7 +34,8 @@ def write_gemma(folder):
     return folder
 
 
-WRITERS = [write_llada, write_dream, write_mdlm, write_bd3lm, write_sedd, write_gemma, write_udlm, write_duo]
+# One of each way to write tokens; Dream is below.
+WRITERS = [write_llada, write_bd3lm, write_sedd, write_gemma, write_udlm, write_duo]
 
 
 @pytest.fixture(scope="module", params=WRITERS)

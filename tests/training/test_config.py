@@ -112,6 +112,9 @@ def test_faults_of_the_command_line_are_not_blamed_on_the_file(file):
     assert fault(path, overrides=["loop.stepz=5"]).startswith(
         "command line: unknown key 'stepz'. Did you mean 'steps'?"
     )
+    assert fault(path, overrides=["steps=5"]) == "command line: unknown key 'steps'. Did you mean 'loop.steps'?"
+    with pytest.raises(UserError, match=r"unknown key 'loop'\. Did you mean 'steps', without"):
+        read_config("control-small", LoopConfig, ["loop.steps=5"])
     assert fault(path, overrides=["loop"]).startswith("--set: 'loop' is not key=value.")
     assert fault(path, overrides=["loop.steps.more=5"]).startswith(
         "--set loop.steps.more: 'steps' is a value, not settings"

@@ -21,10 +21,10 @@ from dlmctl.datasets.prepare import prepare
 from dlmctl.errors import DataError, ModelError
 from dlmctl.text.tokenizer import same_encoding
 from dlmctl.training import control_inputs
+from dlmctl.training.checkpoint import CheckpointSettings, CheckpointTask, CheckpointTrainingConfig
 from dlmctl.training.classifier import train_control
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.control_inputs import inputs_of
-from dlmctl.training.encoder import EncoderSettings, EncoderTask, EncoderTrainingConfig
 from dlmctl.training.lm import train_lm
 from tests.checkpoint.tiny_encoders import KINDS, write_encoder
 
@@ -50,8 +50,8 @@ def made(tmp_path_factory):
 def config(made, kind, **loop):
     steps = {"steps": 60, "batch_positions": 128, "lr": 3e-3, "warmup": 5, "ema": 0.8, "bucket": 1}
     intervals = {"log_every": 5, "validate_every": 60, "checkpoint_every": 60}
-    model = {"family": "encoder", "length": 32}
-    return EncoderTrainingConfig(init=str(made / kind), model=model, loop={**steps, **intervals, **loop})
+    model = {"family": "checkpoint", "length": 32}
+    return CheckpointTrainingConfig(init=str(made / kind), model=model, loop={**steps, **intervals, **loop})
 
 
 def metrics(out, name):
@@ -66,7 +66,7 @@ def trained(made):
 
 @pytest.mark.parametrize("kind", LEARNERS)
 def test_the_bound_falls_and_both_libraries_read_the_result(made, trained, kind):
-    task = EncoderTask(config(made, kind), made / f"{kind}-set")
+    task = CheckpointTask(config(made, kind), made / f"{kind}-set")
     before = task.validate(task.model.eval())["nats"]
     assert metrics(made / f"{kind}-run", "valid_nats")[-1] < 0.95 * before
     model = dlmctl.load(trained[kind])
@@ -95,7 +95,7 @@ def test_texts_are_as_long_as_those_it_learned_from(made, trained):
 def test_a_run_cut_off_resumes_bit_for_bit(made, tmp_path, monkeypatch):
     settings, data = config(made, "bert", steps=12, checkpoint_every=5, validate_every=6), made / "bert-set"
     whole = train_lm(settings, data, tmp_path / "whole")
-    loss, seen = EncoderTask.loss, []
+    loss, seen = CheckpointTask.loss, []
 
     def cut_off(self, model, batch):
         seen.append(1)
@@ -103,7 +103,7 @@ def test_a_run_cut_off_resumes_bit_for_bit(made, tmp_path, monkeypatch):
             raise RuntimeError("the power fails")
         return loss(self, model, batch)
 
-    monkeypatch.setattr(EncoderTask, "loss", cut_off)
+    monkeypatch.setattr(CheckpointTask, "loss", cut_off)
     with pytest.raises(RuntimeError, match="power"):
         train_lm(settings, data, tmp_path / "cut")
     monkeypatch.undo()
@@ -116,11 +116,11 @@ def test_a_run_cut_off_resumes_bit_for_bit(made, tmp_path, monkeypatch):
 def test_what_cannot_be_trained_on(made, tmp_path):
     with pytest.raises(DataError, match=r"another tokenizer.*--vocabulary"):
         train_lm(config(made, "bert"), made / "roberta-set", tmp_path / "run")
-    long = config(made, "bert").model_copy(update={"model": EncoderSettings(length=65)})
-    with pytest.raises(ModelError, match=r"model\.length: length is 65, but the encoder has 64 positions"):
+    long = config(made, "bert").model_copy(update={"model": CheckpointSettings(length=65)})
+    with pytest.raises(ModelError, match=r"model\.length: length is 65, but the checkpoint has 64 positions"):
         train_lm(long, made / "bert-set", tmp_path / "run")
     everyday = config(made, "bert").model_copy(update={"init": "everyday"})
-    with pytest.raises(ModelError, match=r"everyday: is not an encoder"):
+    with pytest.raises(ModelError, match=r"everyday: is not a checkpoint"):
         train_lm(everyday, made / "bert-set", tmp_path / "run")
 
 
@@ -156,7 +156,7 @@ def test_commands(made, tmp_path):
     ]
     options = [part for setting in settings for part in ("--set", setting)]
     paths = ["--data", str(tmp_path / "set"), "--out", str(tmp_path / "run")]
-    trained = CliRunner().invoke(app, ["train", "lm", "--config", "encoder", *paths, *options])
+    trained = CliRunner().invoke(app, ["train", "lm", "--config", "checkpoint", *paths, *options])
     assert trained.exit_code == 0, trained.output
     assert "shards" not in trained.output
     drawn = CliRunner().invoke(app, ["generate", "--model", str(tmp_path / "run" / "model"), "-n", "2", "--json"])

@@ -8,25 +8,16 @@ added to it.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 from dlmctl.checkpoint.vendors.declared import Vendor
-from dlmctl.checkpoint.vendors.decoder import BlockSizes, Kind, network, rename, shape
-
-
-class A2DSizes(BlockSizes):
-    """``config.json`` of an A2D model."""
-
-    attention_bias: Literal[False] = False
-    mlp_bias: Literal[False] = False
-
+from dlmctl.checkpoint.vendors.decoder import Kind, UnbiasedSizes, network, rename, shape
 
 KINDS: tuple[Kind, ...] = ("llama", "qwen2", "qwen3")
 # By model_type.
 A2D = {
     f"a2d-{kind}": Vendor(
         "A2D",
-        A2DSizes,
+        UnbiasedSizes,
         shape,
         partial(network, kind),
         rename,

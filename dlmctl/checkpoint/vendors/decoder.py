@@ -68,6 +68,13 @@ class BlockSizes(DecoderSizes):
     block_size: Block | None = None
 
 
+class UnbiasedSizes(BlockSizes):
+    """The same of a checkpoint whose matrices have no biases."""
+
+    attention_bias: Literal[False] = False
+    mlp_bias: Literal[False] = False
+
+
 def shape(sizes: DecoderSizes) -> Shape:
     """The sizes that the toolkit needs."""
     block = sizes.block_size if isinstance(sizes, BlockSizes) else None

@@ -19,7 +19,8 @@ from dlmctl.checkpoint.vendors.a2d import A2D
 from dlmctl.checkpoint.vendors.bd3lm import BD3LM
 from dlmctl.checkpoint.vendors.block_decoders import FAST_DLLM, SDAR
 from dlmctl.checkpoint.vendors.declared import Shape, Sizes, Vendor
-from dlmctl.checkpoint.vendors.dream import DREAM
+from dlmctl.checkpoint.vendors.diffu import DIFFUGPT, DIFFULLAMA, embedding_rows
+from dlmctl.checkpoint.vendors.dream import CODA, DREAM, OPEN_DCODER
 from dlmctl.checkpoint.vendors.encoder_folder import training_texts
 from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
 from dlmctl.checkpoint.vendors.gemma import load_gemma
@@ -36,6 +37,7 @@ from dlmctl.diffusion.tokens import TokenConfig, TokenLM
 from dlmctl.diffusion.uniform_tokens import UniformTokenLM
 from dlmctl.errors import ModelError, first_validation_error, readable, short_message
 from dlmctl.models.dit import DiT
+from dlmctl.models.gpt2 import BidirectionalGPT2
 from dlmctl.models.masked_encoder import MaskedEncoder
 from dlmctl.models.transformers_network import TransformersNetwork
 from dlmctl.text.checkpoint_tokenizer import TOKENIZER_FILES, CheckpointTokenizer, has_tokenizer, read_tokenizer
@@ -52,6 +54,8 @@ VENDORS: dict[str, Vendor] = {
     "lladamoe": LLADA_MOE,
     "llada2_moe": LLADA2,
     "Dream": DREAM,
+    "qwen2": OPEN_DCODER,
+    "CoDA": CODA,
     "sdar": SDAR,
     "sdar_moe": SDAR_MOE,
     "Fast_dLLM_Qwen": FAST_DLLM,
@@ -61,6 +65,8 @@ VENDORS: dict[str, Vendor] = {
     "duo": DUO,
     "DUO": DUO,
     "bd3lm": BD3LM,
+    "gpt2": DIFFUGPT,
+    "llama": DIFFULLAMA,
     SEDD_KIND: SEDD,
     **A2D,
     **MASKED_ENCODERS,
@@ -79,7 +85,7 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     where = str(folder / "config.json")
     if vendor_kind(settings) == GEMMA:
         return load_gemma(folder, settings)
-    vendor, sizes = _declared(folder, settings)
+    vendor, sizes = declared(folder, settings)
     shape = vendor.shape(sizes)
     tokenizer = _tokenizer(folder, vendor, shape)
     _check_ids(shape, tokenizer, folder)
@@ -89,8 +95,10 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, sizes, folder)
-    # Other models end their texts with special tokens; within a text of an encoder these have no place.
-    never = [] if vendor.ends else [index for index, string in enumerate(tokenizer.strings) if string is None]
+    lengths = training_texts(settings, folder / "config.json").sentence_lengths
+    # What dlmctl trained on chooses the number of tokens before, as encoders do: its texts have no special tokens.
+    ends = vendor.ends and not lengths
+    never = [] if ends else [index for index, string in enumerate(tokenizer.strings) if string is None]
     config = TokenConfig(
         kind=vendor.name,
         vocab_size=len(tokenizer),
@@ -100,11 +108,11 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         predicts=vendor.predicts,
         sampler=vendor.sampler,
         block=shape.block,
-        ends=vendor.ends,
+        ends=ends,
         new_tokens=max(1, min(vendor.new_tokens, shape.length - SPECIAL)),
         never=never,
     )
-    if lengths := training_texts(settings, folder / "config.json").sentence_lengths:
+    if lengths:
         config = config.trained_on(lengths)
     model_class = UniformTokenLM if vendor.noise == "uniform" else TokenLM
     return model_class(config, network).eval().requires_grad_(False), tokenizer
@@ -119,11 +127,11 @@ def checkpoint_tokenizer(folder: Path) -> CheckpointTokenizer | None:
     settings = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
     if vendor_kind(settings) in (None, GEMMA):
         return None
-    vendor, sizes = _declared(folder, settings)
+    vendor, sizes = declared(folder, settings)
     return _tokenizer(folder, vendor, vendor.shape(sizes))
 
 
-def _declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]:
+def declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]:
     """The kind of a checkpoint, and its sizes."""
     where, kind = str(folder / "config.json"), vendor_kind(settings)
     if kind not in VENDORS:
@@ -135,6 +143,8 @@ def _declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]
     vendor = LLADA_MOE if kind == "llada" and "num_experts" in settings else VENDORS[kind]
     if vendor in (SDAR, SDAR_MOE) and settings.get("block_size") is None and (block := _named_block(folder)):
         settings = {**settings, "block_size": block}
+    if vendor is DIFFUGPT and (rows := embedding_rows(folder)):
+        settings = {**settings, "vocab_size": rows}
     try:
         return vendor, vendor.sizes.model_validate(settings)
     except ValidationError as error:
@@ -173,9 +183,9 @@ def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> No
 
 def _assign_weights(network: nn.Module, vendor: Vendor, sizes: Sizes, folder: Path) -> None:
     """Assign the weights of a checkpoint to a network that was built without values."""
-    path = _weights_path(folder, network)
+    path = weights_path(folder, network)
     state: dict[str, Tensor] = {}
-    for name, tensor in _stored_weights(path).items():
+    for name, tensor in stored_weights(path).items():
         network_name = vendor.rename(name)
         if network_name is None:
             continue
@@ -260,15 +270,15 @@ def _in_main_precision(state: dict[str, Tensor], kept: Iterable[str]) -> dict[st
     }
 
 
-def _weights_path(folder: Path, network: nn.Module) -> Path:
+def weights_path(folder: Path, network: nn.Module) -> Path:
     """The file of the weights; many older models have no other than one that torch saved."""
     pickled = folder / PICKLED
-    may_be_old = isinstance(network, MaskedEncoder | DiT) and pickled.is_file()
+    may_be_old = isinstance(network, MaskedEncoder | DiT | BidirectionalGPT2) and pickled.is_file()
     is_old = may_be_old and not any(folder.glob("model*.safetensors*"))
     return pickled if is_old else folder / "model.safetensors"
 
 
-def _stored_weights(path: Path) -> dict[str, Tensor]:
+def stored_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a file as stored, or in the shards beside it."""
     if path.name != PICKLED:
         return load_weights(path.parent, stored=True)

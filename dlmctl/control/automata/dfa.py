@@ -5,6 +5,7 @@ Words that no transition distinguishes share a class, so that the cost does not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -161,10 +162,14 @@ def _blocks(automaton: Automaton) -> Ints:
     # refinement for each state of a long chain.
     block = _numbered(shortest(automaton) * (len(automaton.table) + 2) + _longest(automaton) + 1)
     while True:
-        block_or_dead = np.append(block, -1)
+        block_or_dead, blocks = np.append(block, -1), int(block.max()) + 1
         finer = block
-        for column in automaton.table.T[1:]:
-            finer = _numbered(finer * (len(block) + 1) + block_or_dead[column] + 1)
+        # As many columns at a time as fit a number.
+        columns_at_once = max(1, int((62 - math.log2(len(block) + 1)) / math.log2(blocks + 1)))
+        for first in range(1, automaton.table.shape[1], columns_at_once):
+            for column in automaton.table.T[first : first + columns_at_once]:
+                finer = finer * (blocks + 1) + block_or_dead[column] + 1
+            finer = _numbered(finer)
         if finer.max() == block.max():
             return block
         block = finer

@@ -8,7 +8,7 @@ follows all possible readings (subset construction, Rabin & Scott 1959).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -101,6 +101,11 @@ class Spelled:
         self.uses_shapes = len(shape_classes) > 1
         self._children, self._word_at, paths = _trie(alphabet.words)
         self._followed = self._nodes_that_matter(paths)
+        # The characters that continue a word, by node. (-1: no named word begins like it.)
+        self._onward: dict[int, set[str]] = {-1: set(), **{node: set() for path in paths.values() for node in path}}
+        for node, character in self._children:
+            self._onward.setdefault(node, set()).add(character)
+        self._found_firsts: dict[tuple[Place, int], list[int]] = {}
         self._paths = {index: frozenset(path) for index, path in paths.items()}
         self._barred = self._barred_after(spaces)
         self.named = frozenset(character for word in alphabet.words[len(SHAPES) :] for character in word or "")
@@ -135,29 +140,64 @@ class Spelled:
             if reading not in numbers:
                 numbers[reading] = len(readings)
                 readings.append(reading)
+                firsts.append(self._firsts(reading.place, reading.word[0] if reading.word else -1, symbols))
             return numbers[reading]
 
         start = frozenset([0])
         number, subsets, rows = {start: 0}, [start], list[list[int]]()
         steps: dict[tuple[int, int], list[int]] = {}
+        # The first symbol that is read like each symbol, by reading.
+        firsts = [self._firsts(START, -1, symbols)]
+        alike: dict[frozenset[Place], list[int]] = {}
         while len(rows) < len(subsets):
-            row = [DEAD]
-            for index, symbol in enumerate(symbols):
-                successors = set[int]()
-                for reading in subsets[len(rows)]:
-                    if (reading, index) not in steps:
-                        steps[reading, index] = list(map(numbered, self._read(readings[reading], symbol)))
-                    successors.update(steps[reading, index])
-                subset = frozenset(successors)
-                if subset and subset not in number:
-                    number[subset] = len(subsets)
-                    subsets.append(subset)
-                    if len(subsets) > MAX_CHARACTER_STATES:
-                        raise too_large()
-                row.append(number[subset] if subset else DEAD)
+            members = [readings[reading] for reading in subsets[len(rows)]]
+            places = frozenset(reading.place for reading in members)
+            if places not in alike:
+                alike[places] = self._alike(places, symbols)
+            onward = set[str]().union(*(self._onward[reading.word[0]] for reading in members if reading.word))
+            row, targets = [DEAD], dict[tuple[int, str], int]()
+            for index, (symbol, group) in enumerate(zip(symbols, alike[places], strict=True)):
+                key = (group, symbol.character if symbol.character in onward else "")
+                if key not in targets:
+                    successors = set[int]()
+                    for reading in subsets[len(rows)]:
+                        step = reading, firsts[reading][index]
+                        if step not in steps:
+                            steps[step] = list(map(numbered, self._read(readings[reading], symbol)))
+                        successors.update(steps[step])
+                    subset = frozenset(successors)
+                    if subset and subset not in number:
+                        number[subset] = len(subsets)
+                        subsets.append(subset)
+                        if len(subsets) > MAX_CHARACTER_STATES:
+                            raise too_large()
+                    targets[key] = number[subset] if subset else DEAD
+                row.append(targets[key])
             rows.append(row)
         accepting = [any(self._accepts(readings[reading]) for reading in subset) for subset in subsets]
         return np.array(rows, dtype=np.int64), np.array(accepting, dtype=bool)
+
+    def _firsts(self, place: Place, node: int, symbols: Sequence[Symbol]) -> list[int]:
+        """For each symbol the number of the first that is read alike from a place in a word at a node of the trie."""
+        if (place, node) not in self._found_firsts:
+            first: dict[tuple[int, str], int] = {}
+            keys = zip(self._alike(frozenset([place]), symbols), symbols, strict=True)
+            self._found_firsts[place, node] = [
+                first.setdefault((group, character if character in self._onward[node] else ""), index)
+                for index, (group, (_, character, _)) in enumerate(keys)
+            ]
+        return self._found_firsts[place, node]
+
+    def _alike(self, places: frozenset[Place], symbols: Sequence[Symbol]) -> list[int]:
+        """A number for each symbol: the same for those that are read in the same ways from every one of these places,
+        except where they continue a named word."""
+        numbers: dict[tuple[Hashable, ...], int] = {}
+        found = []
+        for symbol in symbols:
+            ways = tuple(moves(place, symbol.kind) for place in places)
+            begins = any(tag == "begin" for way in ways for tag, _ in way) and (0, symbol.character) in self._children
+            found.append(numbers.setdefault((ways, symbol.shape, symbol.character if begins else ""), len(numbers)))
+        return found
 
     def _read(self, reading: Reading, symbol: Symbol) -> list[Reading]:
         """The possible readings after one more symbol."""

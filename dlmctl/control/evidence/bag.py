@@ -85,7 +85,7 @@ def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) ->
     """Weights of texts ``[N]``, with mean 1: all labels have equal weight, and within a label all sources.
 
     Texts of a source with a single label get weight 0, as the classifier would learn the style of the source, unless
-    there are no other texts with their label.
+    there are too few other texts with their label: fewer than ``least`` and than half of all.
 
     Args:
         labels, sources: indices of each text's label and source.
@@ -96,7 +96,7 @@ def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) ->
     cells = np.zeros((source.max() + 1, label.max() + 1))
     np.add.at(cells, (source, label), 1)
     has_several_labels = (cells > 0).sum(1) > 1
-    is_uncovered = ~(cells[has_several_labels] > 0).any(0)
+    is_uncovered = cells[has_several_labels].sum(0) < np.minimum(least, cells.sum(0) / 2)
     is_used = has_several_labels[source] | is_uncovered[label]
     weights = np.where(is_used, 1 / np.maximum(cells[source, label], least), 0.0)
     per_label = np.bincount(label, weights)
