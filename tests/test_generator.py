@@ -151,8 +151,10 @@ def test_a_model_already_loaded_is_used_and_left_behind_when_pickled(model_folde
     sent = pickle.dumps(generator)
     assert len(sent) < 10_000
     texts = pickle.loads(sent)(columns)["text"]
-    monkeypatch.setattr("dlmctl.generation.generator.load_model", None)
+    monkeypatch.setattr("dlmctl.generation.diagnose.from_pretrained", None)
     assert generator(columns)["text"] == texts
+    scored = Generator(recipe_of("e2e", scorer="everyday"), model=loaded)(columns)  # in place of none
+    assert all(score > 0 for score in scored["lm_score"])
 
 
 def test_a_batch_may_be_a_data_frame(model_folder):

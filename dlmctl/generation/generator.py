@@ -164,7 +164,7 @@ class Generator:
 
     @cached_property
     def _loaded(self) -> _Loaded:
-        pretrained = self._model or load_model(self.recipe, self.origin)
+        pretrained = load_model(self.recipe, self.origin, self._model)
         has_fluency = text_scorer(pretrained) is not None
         measures = measures_of(self.recipe.control_specs())
         return _Loaded(
