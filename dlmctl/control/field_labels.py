@@ -124,6 +124,10 @@ class FieldLabels(Labels):
             correct.append((logits.argmax(-1) == target[:, at]).float())
         return torch.stack(losses).sum(0), torch.stack(correct).mean(0)
 
+    def commonest_accuracy(self, labels: Sequence[list[int]]) -> float | None:
+        by_field = [Counter(classes) for classes in zip(*labels, strict=True)]
+        return sum(max(counts.values()) for counts in by_field) / (len(by_field) * len(labels)) if labels else None
+
     def by_classifier(self, classifier: nn.Module, batch: BatchContext[Any], wanted: Sequence[Any]) -> Prepared:
         """Guidance by -log p(field = value given the latent), summed over the wanted fields of a text."""
         indices = [(row, self.column(*field)) for row, fields in enumerate(wanted) for field in fields.items()]

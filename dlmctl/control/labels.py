@@ -115,6 +115,11 @@ class Labels(ABC):
     def classifier_loss(self, classifier: nn.Module, x: Tensor, t: Tensor, labels: list[Any]) -> tuple[Tensor, Tensor]:
         """Loss and accuracy per example, both ``[B]``, for latents ``[B, L, D]`` at times ``[B]``."""
 
+    def commonest_accuracy(self, labels: Sequence[Any]) -> float | None:
+        """The accuracy for these targets of always predicting the commonest class, which says what the accuracy of a
+        classifier is worth; None if it is not known."""
+        return None
+
     def by_classifier(self, classifier: nn.Module, batch: BatchContext[Any], wanted: Sequence[Any]) -> Prepared:
         """Guidance by the trained classifier, towards the ``wanted`` target of each text of a batch.
 

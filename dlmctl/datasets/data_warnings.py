@@ -17,7 +17,7 @@ MANY_SENTENCES = 0.3
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]* +[\"'(\[]*[A-Z]")
 # A field with more values than this identifies texts and is not a label.
 _MAX_VALUES = 500
-_NULL_SPELLINGS = {"nan", "none", "null", "n/a", "[]", "{}", "?"}
+_NULL_SPELLINGS = {"nan", "none", "null", "nil", "n/a", "na", "<na>", "#n/a", "-", "[]", "{}", "?"}
 _MAX_EXAMPLES = 3
 
 

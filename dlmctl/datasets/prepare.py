@@ -135,8 +135,7 @@ def prepare(
     Args:
         train, valid: a file, or a folder of files; ``valid`` None to hold out a share of ``train``.
         out, overwrite: the folder to create; whether it may replace a prepared data set.
-        format: format of both files; None to detect it for each.
-        text_field: see ``readers.read_corpus``.
+        format, text_field: format of both files, None to detect it for each; see ``readers.read_corpus``.
         min_count: words that occur less often in ``train`` become UNK; for a new vocabulary only, None for 11.
         length: positions per row, START and END included. Longer texts are dropped (``pad``).
         packing: ``pad`` for one text per row, ``block`` for texts joined and cut into rows of ``length``.

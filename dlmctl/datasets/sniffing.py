@@ -22,8 +22,9 @@ E2E_COLUMNS = ["mr", "ref"]
 ROC_COLUMNS = ["storyid", "storytitle", *SENTENCES]
 _SNIFFED_LINES = 20
 # Formats with a structure of their own, which would be rubbish as plain text.
+_SPREADSHEETS = (".xls", ".xlsx", ".ods")
 _OTHER_SUFFIXES = (
-    ".yaml .yml .toml .ini .cfg .xml .html .htm .rst .tex .md .pdf .doc .docx .odt .rtf .xls .xlsx .ods .zip .tar .tgz"
+    ".yaml .yml .toml .ini .cfg .xml .html .htm .rst .tex .md .pdf .doc .docx .odt .rtf .zip .tar .tgz"
     " .7z .zst .npz .npy .pt .pth .bin .safetensors .pkl .pickle .py .ipynb .db .sqlite .arrow .feather .conll .ptb"
 ).split()
 
@@ -45,6 +46,9 @@ def sniff(path: Path, text_field: str = "text") -> Format:
                 "is compressed Parquet.", where=str(path), remedy="Unpack it: Parquet has its own compression."
             )
         return "parquet"
+    if suffix in _SPREADSHEETS:
+        remedy = "Save its sheet as `CSV UTF-8`; the first line must name the columns."
+        raise DataError("is a spreadsheet.", where=str(path), remedy=remedy)
     if suffix in _OTHER_SUFFIXES:
         raise DataError(
             f"{suffix} is not a known format of texts.",

@@ -166,5 +166,10 @@ def _without_structure(target: Any) -> Any:
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].removeprefix('Value error, ')}"
+        name = ".".join(map(str, first["loc"])) or "it"
+        return (
+            f"{name} is required"
+            if first["type"] == "missing"
+            else f"{name}: {first['msg'].removeprefix('Value error, ')}"
+        )
     return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

@@ -40,6 +40,7 @@ from dlmctl.training.rows import Rows
 from dlmctl.training.run_folder import check_apart, check_no_model, check_run_folder
 from dlmctl.training.state import digest
 
+COMMONEST = "accuracy_commonest"
 NOISE_LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)
 VALIDATION_ROWS = 512
 
@@ -65,7 +66,6 @@ class ControlTask(StatelessTask):
         self.inputs = inputs_of(pretrained)
         levels = [f"{level:g}" for level in NOISE_LEVELS]
         rows = {name: [f"accuracy_{kind}_{level}" for level in levels] for kind, name in self.inputs.kinds.items()}
-        self.grid = Grid("accuracy at noise level", levels, rows)
         require_words_of(pretrained, data)
         self.train, self.valid = (load_split(data, split, self.tokenizer) for split in ("train", "valid"))
         splits = self.train, self.valid
@@ -78,6 +78,12 @@ class ControlTask(StatelessTask):
         self.learned = self.kind.from_data(self.text)
         self.train_labels = self.learned.labels(self.text)
         self.valid_labels = self.learned.labels(self.valid_text)
+        # The split may be sorted by label.
+        self.valid_rows = self.valid.spread(VALIDATION_ROWS)
+        self.commonest = self.learned.commonest_accuracy([self.valid_labels[row] for row in self.valid_rows])
+        if self.commonest is not None:
+            rows["always the commonest"] = [COMMONEST] * len(levels)
+        self.grid = Grid("accuracy at noise level", levels, rows)
         torch.manual_seed(config.seed)
         self.model = self.learned.build_classifier(cast("ModelConfig", self.lm.config), self.tokenizer)
 
@@ -104,7 +110,7 @@ class ControlTask(StatelessTask):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Accuracy at each noise level for each kind of latents, and the mean loss."""
         device, figures = next(model.parameters()).device, dict[str, float]()
-        rows = self.valid.spread(VALIDATION_ROWS)  # the split may be sorted by label
+        rows = self.valid_rows
         ids = torch.from_numpy(padded_batch(self.valid, rows, self.length, self.tokenizer.pad_id)).to(device)
         labels = [self.valid_labels[row] for row in rows]
         losses = []
@@ -113,7 +119,8 @@ class ControlTask(StatelessTask):
                 loss, accuracy = self.learned.classifier_loss(model, latents.x, latents.t, labels)
                 figures[f"accuracy_{kind}_{level:g}"] = accuracy.mean().item()
                 losses.append(loss.mean().item())
-        return {"loss": sum(losses) / len(losses), **figures}
+        commonest = {} if self.commonest is None else {COMMONEST: self.commonest}
+        return {"loss": sum(losses) / len(losses), **figures, **commonest}
 
     def counted(self) -> EvidenceFiles:
         """The word evidence that guides along with the classifier; empty if nothing is counted."""

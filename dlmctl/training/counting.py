@@ -33,6 +33,7 @@ from dlmctl.control.labels import LabelledText, Labels, refuse_unused_options
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary, require_split
 from dlmctl.datasets.staging import check_writable
+from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.text.terminal import spinning
 from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_encoding
@@ -121,14 +122,23 @@ def count_control(
     card = {"control": control.name, "counted": counted, "validation": held_out}
     card |= {key: value for key, value in (("label", label), ("judge", judge)) if value is not None}
     trained = None if hints is None else train_hints(learned, pretrained, full_text, hints, data)
-    if hints is not None and trained is None:
-        reason = f"note: evidence for {control.name} is only counted for this model, and nothing is trained"
-        print(f"{reason}: --out, --resume and training settings are not used.", file=sys.stderr)
+    if trained is None:
+        _say_nothing_is_trained(control.name, learned, pretrained, wanted=hints is not None)
     if hints is not None and trained is not None:
         card |= {"training": hints.loop.model_dump(), EMBEDDINGS: embedding_digest(pretrained.model)}
         card["validation"] = {**held_out, **trained.figures}
     _save(folder, card, learned, evidence, trained)
     return folder
+
+
+def _say_nothing_is_trained(name: str, learned: Labels, pretrained: Pretrained, *, wanted: bool) -> None:
+    """Print that a run is not needed if one was ``wanted``, else that it would train hints if there can be any."""
+    if wanted:
+        reason = f"note: evidence for {name} is only counted for this model, and nothing is trained"
+        print(f"{reason}: --out, --resume and training settings are not used.", file=sys.stderr)
+    elif type(learned).asks is not Labels.asks and cast("MaskedLM", pretrained.model).family == "masked":
+        what = "note: with --out RUN this command also trains hints, by which more texts meet what is asked"
+        print(f"{what} (`--config control-small` takes minutes).", file=sys.stderr)
 
 
 def _added(folder: Path, learned: Labels, evidence: EvidenceFiles) -> EvidenceFiles:

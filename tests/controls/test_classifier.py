@@ -58,6 +58,8 @@ def test_the_card_has_the_accuracy_of_the_judge_on_held_out_text(trained):
     card = json.loads((trained.folder / "controls" / "classifier" / "card.json").read_text("utf-8"))
     assert card["validation"]["judge_accuracy"] > 0.8
     assert 0 <= card["validation"]["accuracy_x_t_0"] <= 1
+    labels = JudgedLabels({"mood": ["glad", "sad"]})
+    assert labels.commonest_accuracy([[0], [0], [1], [2]]) == 0.5 != card["validation"]["accuracy_commonest"]
 
 
 def test_classifiers_coexist_under_names(trained):

@@ -131,6 +131,7 @@ def test_parquet_is_read(tmp_path):
     ("name", "content", "message"),
     [
         ("a.yaml", "text: a\n", r"\.yaml is not a known format of texts"),
+        ("a.xlsx", "PK", r"a\.xlsx: is a spreadsheet\. Save its sheet as `CSV UTF-8`"),
         ("a.txt", b"a\0b\n", "is binary"),
         ("a.txt", "a mill\n".encode("utf-16"), r"is UTF-16.*iconv -f UTF-16 -t UTF-8"),
         ("a.txt", "a mill\n".encode("utf-32"), r"is UTF-32.*iconv -f UTF-32 -t UTF-8"),
@@ -172,7 +173,7 @@ def test_json_that_is_refused(text, message):
 
 
 def test_odd_values_of_fields_are_said(file, tmp_path):
-    labels = ["NEG", "neg", "POS", [], "nan", 1, 1.0]
+    labels = ["NEG", "neg", "POS", [], "nan", "NA", 1, 1.0]
     rows = [{"text": f"The mill {n} .", "label": label} for n, label in enumerate(labels)]
     lines = [*map(json.dumps, rows), '{"text": "The inn .", "label": NaN}']
     path = file("a.jsonl", "\n".join(lines))
@@ -182,6 +183,7 @@ def test_odd_values_of_fields_are_said(file, tmp_path):
     assert "'label' is NaN or infinite in 2 rows" in notes
     assert "'label' is empty or an object in 2 rows" in notes
     assert "'label' is 'nan' in 2 rows" in notes
+    assert "'label' is 'NA' in 2 rows" in notes
     assert "NaN" not in (tmp_path / "set" / "train.fields.jsonl").read_text("utf-8")
 
 

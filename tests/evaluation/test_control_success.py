@@ -36,6 +36,11 @@ def test_parameters_can_be_laid_over_every_target(targets):
         read_targets("pos", targets({"words": WORDS}), params={"pass_it": 0.5})
 
 
+def test_a_target_without_a_parameter_is_told_which(targets):
+    with pytest.raises(DataError, match=r"targets\.jsonl:1: is not a target of classifier: label is required\.$"):
+        read_targets("classifier", targets({"text": "So it is."}))
+
+
 def test_files_of_diffusion_lm_have_targets_without_the_tokens_around_their_words(targets):
     words = ["START", *WORDS, "\n", "END"]
     spans = [[0, 8, "S"], [1, 3, "NP"], [0, 3, "X"], [4, 8, "Y"], [4, 6, "VP"]]

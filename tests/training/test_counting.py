@@ -148,6 +148,7 @@ def test_the_command_says_how_good_the_judge_is_and_how_a_recipe_names_the_label
         assert run.exit_code == 0, run.stderr
     assert "its judge is right on 100% of 1 held-out texts with a label: 'praise' 100% of 1" in run.stdout
     assert "in a recipe: classifier: {label: praise, name: tone}" in run.stdout
+    assert "note: with --out RUN this command also trains hints" in run.stderr
 
 
 def test_what_would_not_be_found_is_not_trained(pretrained, data, tmp_path):
