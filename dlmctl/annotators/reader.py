@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
-from dlmctl.annotators.scorer import Judge, load_scorer
+from dlmctl.annotators.scorer import Judge, load_scorer, scorer_of
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.scorer import scorer_folder
 
@@ -32,6 +32,6 @@ def text_scorer(pretrained: Pretrained) -> Reader | None:
     Raises:
         ModelError: it cannot be read.
     """
-    if pretrained.scorer is None and not pretrained.scorer_folder.is_dir():
-        return None
-    return load_reader(pretrained.scorer_folder)
+    if pretrained.scorer is None:
+        return scorer_of(pretrained.folder)
+    return load_reader(pretrained.scorer)
