@@ -1,7 +1,6 @@
 """Checkpoints of diffusion models trained on: what is learned, and that the result is read as the original was."""
 
 import json
-from functools import partial
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from dlmctl.training.lm import train_lm
 from tests.checkpoint.tiny_blocks import write_llada_moe, write_sdar
 from tests.checkpoint.tiny_diffu import write_diffugpt
 from tests.checkpoint.tiny_uniform import write_duo
-from tests.checkpoint.tiny_vendors import write_a2d, write_dream, write_llada, write_mdlm, write_sedd
+from tests.checkpoint.tiny_vendors import write_a2d, write_llada, write_mdlm, write_sedd
 
 SENTENCES = [f"the {color} boat {verb} near {place}." for color in ("red", "a") for verb in ("sinks", "boat")
              for place in ("a river", "the river", "the boat")]  # fmt: skip
@@ -25,7 +24,6 @@ SENTENCES = [f"the {color} boat {verb} near {place}." for color in ("red", "a") 
 WRITERS = {
     "DiffuGPT": write_diffugpt,
     "A2D": write_a2d,
-    "Dream": partial(write_dream, chat=False),
     "LLaDA": write_llada,
     "MDLM": write_mdlm,
     "SEDD": write_sedd,
