@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dlmctl import BatchContext, Check, Control, ControlParams, Mark, Prepared, Pretrained
 from dlmctl.annotators.causal import CausalLM
-from dlmctl.annotators.reader import Reader, text_scorer
-from dlmctl.annotators.surprisal import load_word_reader, surprisals
+from dlmctl.annotators.reader import Reader, load_word_reader, text_scorer
+from dlmctl.annotators.surprisal import surprisals
 from dlmctl.annotators.word_selection import Where, selected_places
 from dlmctl.errors import RecipeError
 from dlmctl.text.spelling import detokenize, plain

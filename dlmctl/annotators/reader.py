@@ -8,6 +8,7 @@ from dlmctl.annotators.causal import CausalLM, is_causal_model, load_causal
 from dlmctl.annotators.scorer import Judge, load_scorer, scorer_of
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.scorer import scorer_folder
+from dlmctl.errors import ModelError
 
 Reader = Judge | CausalLM
 """A scorer with its tokeniser, or a causal language model of Hugging Face with its own."""
@@ -26,6 +27,19 @@ def load_reader(source: str | Path) -> Reader:
     return load_causal(str(source)) if is_causal_model(folder) else load_scorer(folder)
 
 
+def load_word_reader(source: str | Path) -> Reader:
+    """``load_reader``, of one that tells which of its tokens are those of a word.
+
+    Raises:
+        ModelError: there is no such model, it cannot be read, or its tokeniser does not tell where tokens are.
+    """
+    reader = load_reader(source)
+    if isinstance(reader, CausalLM) and not reader.tokenizer.is_fast:
+        what = "its tokeniser does not tell where in a text a token is."
+        raise ModelError(what, where=str(source), remedy="Take a model with a `tokenizer.json`.")
+    return reader
+
+
 def text_scorer(pretrained: Pretrained) -> Reader | None:
     """What scores the texts of a model; None if it has no scorer, and none was named.
 
@@ -34,4 +48,4 @@ def text_scorer(pretrained: Pretrained) -> Reader | None:
     """
     if pretrained.scorer is None:
         return scorer_of(pretrained.folder)
-    return load_reader(pretrained.scorer)
+    return load_word_reader(pretrained.scorer)

@@ -6,26 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from dlmctl.annotators.causal import CausalLM
-from dlmctl.annotators.reader import Reader, load_reader
+from dlmctl.annotators.reader import Reader
 from dlmctl.annotators.scorer import token_nats
-from dlmctl.errors import ModelError
 from dlmctl.text.spelling import spans_in_text
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 
 Texts = Sequence[Sequence[str]]
-
-
-def load_word_reader(source: str) -> Reader:
-    """``load_reader``, of one that tells which of its tokens are those of a word.
-
-    Raises:
-        ModelError: there is no such model, it cannot be read, or its tokeniser does not tell where tokens are.
-    """
-    reader = load_reader(source)
-    if isinstance(reader, CausalLM) and not reader.tokenizer.is_fast:
-        what = "its tokeniser does not tell where in a text a token is."
-        raise ModelError(what, where=source, remedy="Take a model with a `tokenizer.json`.")
-    return reader
 
 
 def surprisals(reader: Reader, texts: Texts, written: Sequence[str]) -> list[list[float | None]]:

@@ -178,9 +178,9 @@ def attended(ids: Tensor, tokenizer: Tokenizer, lengths: Literal["data", "model"
     is_other = ids != tokenizer.pad_id
     if tokenizer.pad_id not in (tokenizer.start_id, tokenizer.end_id):
         return is_other
-    # PAD is END, too, as for GPT-2: a text ends one place after the last of its other tokens.
+    # PAD is START or END, too, as for GPT-2: a text ends after the last of its other tokens, END one place later.
     place = torch.arange(ids.shape[1], device=ids.device)
-    return place <= (place * is_other).amax(1, keepdim=True) + 1
+    return place <= (place * is_other).amax(1, keepdim=True) + (tokenizer.pad_id == tokenizer.end_id)
 
 
 class Noise(NamedTuple):

@@ -39,10 +39,12 @@ class TokenConfig(BaseModel):
     # For the bound: the number of tokens of a text is given.
     lengths: ClassVar[Literal["data", "model"]] = "data"
 
-    def trained_on(self, sentence_lengths: list[int]) -> TokenConfig:
-        """The same after training on texts of which so many have 0, 1, ... tokens: no text is longer than these."""
+    def trained_on(self, sentence_lengths: list[int], special: list[int]) -> TokenConfig:
+        """The same after training on texts of which so many have 0, 1, ... tokens: no text is longer than these, and as
+        the number of tokens is chosen before, none has ``special`` tokens, such as END."""
         longest = max(1, len(sentence_lengths) - 1)
-        return self.model_copy(update={"sentence_lengths": sentence_lengths, "new_tokens": longest})
+        learned = {"sentence_lengths": sentence_lengths, "new_tokens": longest}
+        return self.model_copy(update={**learned, "ends": False, "never": special})
 
 
 class Network(Protocol):

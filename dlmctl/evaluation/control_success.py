@@ -42,8 +42,9 @@ def evaluate_control(
     Args:
         control: made with ``each`` from one set of parameters per target, or ``All`` of such controls.
         targets: number of targets.
-        settings: sampler, guidance, ``until``, ``candidates`` and ``rank_by`` of the guided samples; unguided samples
-            use the same sampler.
+        settings: sampler, guidance, ``until``, ``candidates``, ``rank_by`` and ``scorer`` of the guided samples;
+            unguided samples use the same sampler.
+        scorer: of the measurement, if it is not that of the settings or of the model.
 
     Returns:
         ``targets``; ``impossible``, the number of targets that cannot be met on this model, which count as failures;
@@ -51,9 +52,11 @@ def evaluate_control(
         that pass completely), ``lm_score`` (see ``nats_of``; only with a scorer), ``seconds_per_sample``; the same with
         ``unguided_`` for free samples of the same seed, as a baseline. For a composition also the success of each part.
     """
+    settings = settings or Recipe()
+    if settings.scorer is not None:
+        pretrained = pretrained.scored_by(settings.scorer)
     nats = nats_of(pretrained, scorer)
     control = control.for_model(pretrained)
-    settings = settings or Recipe()
     possible = possible_targets(control, pretrained, targets, seed=seed, sampler=settings.sampler)
     figures: dict[str, float] = {"targets": targets, "impossible": targets - len(possible)}
     for prefix, applied in (("", control), ("unguided_", None)):

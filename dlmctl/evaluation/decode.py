@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlmctl import processes
+from dlmctl.annotators.causal import is_causal_model
 from dlmctl.annotators.scorer import scorer_of
 from dlmctl.checkpoint.resolve import resolve
+from dlmctl.checkpoint.scorer import scorer_folder
 from dlmctl.datasets.dataset import load_split, load_vocabulary
 from dlmctl.datasets.readers import read_corpus, sniff
 from dlmctl.errors import DataError
@@ -61,7 +63,8 @@ def decode(
 
     Args:
         references: a file of texts, or a prepared data set, whose validation split is used.
-        scorer: folder of the scorer; by default the model's own, and without one there is no perplexity.
+        scorer: folder of the scorer; by default that of the recipe, if it gives nats per token, or the model's own, and
+            without one there is no perplexity.
         measured: number of texts to measure, the first ones, against as many evenly spaced references. Diversity falls
             with the number of texts, so figures are comparable only for the same number.
 
@@ -72,6 +75,9 @@ def decode(
         UserError: as ``generate_shards``; the references or the scorer cannot be read.
     """
     reference_words = _reference_words(references) if references is not None else None
+    named = None if recipe.scorer is None else scorer_folder(recipe.scorer)
+    if scorer is None and named is not None and not is_causal_model(named):
+        scorer = named
     judge = scorer_of(resolve(recipe.model), scorer)
     run, drawn, seconds = generate_shards(recipe, out / SHARDS, shard_rows=shard_rows, latents=True, progress=progress)
     if not processes.is_main():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from dlmctl.annotators.causal import load_causal
+from dlmctl.annotators.reader import text_scorer
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.diffusion.noise import Draw
@@ -54,7 +55,9 @@ def load_model(recipe: Recipe, file: SettingsFile | None, model: Pretrained | No
     if recipe.scorer is None:
         return pretrained
     with _errors_at(("scorer",), file):
-        return pretrained.scored_by(recipe.scorer)
+        scored = pretrained.scored_by(recipe.scorer)
+        text_scorer(scored)
+    return scored
 
 
 def find_device(recipe: Recipe, file: SettingsFile | None) -> torch.device:

@@ -12,7 +12,7 @@ from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.own_modes import own_modes
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, UserError, readable
 from dlmctl.generation.arguments import (
     check_arguments,
     read_extent,
@@ -152,7 +152,12 @@ def generate(
 
 def _loaded(model: str | Path | Pretrained, scorer: str | Path | None) -> Pretrained:
     pretrained = model if isinstance(model, Pretrained) else from_pretrained(model)
-    return pretrained if scorer is None else pretrained.scored_by(scorer)
+    if scorer is None:
+        return pretrained
+    if not isinstance(scorer, str | Path):
+        what = f"must be a folder or a name, not {readable(repr(scorer), 60)}."
+        raise UserError(what, where="scorer", remedy='E.g. scorer="everyday".')
+    return pretrained.scored_by(scorer)
 
 
 def _draw(plan: Plan, rounds: Rounds, device: str, callbacks: Callbacks) -> Generation:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from dlmctl.annotators.causal import is_causal_model
 from dlmctl.checkpoint.control_weights import control_folders
 from dlmctl.checkpoint.digests import file_digest
 from dlmctl.checkpoint.pretrained import Pretrained
@@ -75,7 +76,7 @@ def identity(recipe: Recipe, pretrained: Pretrained) -> dict[str, Any]:
             for name in names
             if (digest := _folder_digest(control_folders(pretrained.folder, pretrained.model, name)))
         },
-        "scorer": _folder_digest(_scorer_folders(recipe, pretrained)) if _depends_on_scorer(recipe) else None,
+        "scorer": _scorer_digest(recipe, pretrained) if _depends_on_scorer(recipe) else None,
         "packages": {name: package for name, package in packages.items() if not package.startswith("dlmctl ")},
         **({"training_texts": _training_text_digest(pretrained.folder)} if recipe.unique else {}),
         "files": {name: _user_digest(path) for name, path in sorted(files_of(recipe).items())},
@@ -125,6 +126,13 @@ def _training_text_digest(folder: Path) -> str | None:
     return file_digest(path) if path.exists() else None
 
 
+def _scorer_digest(recipe: Recipe, pretrained: Pretrained) -> str | None:
+    named = pretrained.scorer
+    if named is not None and is_causal_model(named):
+        return _user_digest(named)
+    return _folder_digest(_scorer_folders(recipe, pretrained))
+
+
 def _scorer_folders(recipe: Recipe, pretrained: Pretrained) -> list[Path]:
     with_acceptability = needs_acceptability(recipe.rank_by, recipe.candidates, recipe.until, recipe.quota)
     judge = find_acceptability(pretrained) if with_acceptability else None
@@ -137,7 +145,8 @@ def _depends_on_scorer(recipe: Recipe) -> bool:
     until = recipe.until
     uses_bound = until is not None and (until.bounds_fluency or until.repair)
     asked = any(_control_params(spec)[0].asks_scorer for spec in nested_specs(recipe.control_specs()))
-    return asked or uses_bound or is_ranked_by_scorer(recipe)
+    is_reward = recipe.sampler.particles > 1 and recipe.sampler.reward == "lm_score"
+    return asked or uses_bound or is_reward or is_ranked_by_scorer(recipe)
 
 
 def _folder_digest(folders: list[Path]) -> str | None:

@@ -75,11 +75,11 @@ def utilities(
     per token under the model's scorer, ``worst_word`` those of its least likely token: a slip, such as a doubled or a
     missing word, costs many nats in its place but changes the mean of the text little. ``fluency`` weighs both, since
     either a text with a slip or one with many unlikely words may be worse; rarer words that are repeated in a text
-    count against it, if the model's folder has word frequencies. ``acceptability`` is the probability that a reader
-    accepts the text as a sound sentence, for models that have learned it. ``mbr`` is the mean BLEU against the other
-    texts (minimum Bayes risk decoding, Kumar and Byrne 2004). Ties are broken by the likelihood of the words when the
-    walk wrote them, where that is known (``walk``, in nats per text). The argument ``fluency`` holds fluencies computed
-    before; a text that the scorer cannot read ranks last.
+    count against it, if there are word frequencies beside the scorer or the model. ``acceptability`` is the probability
+    that a reader accepts the text as a sound sentence, for models that have learned it. ``mbr`` is the mean BLEU
+    against the other texts (minimum Bayes risk decoding, Kumar and Byrne 2004). Ties are broken by the likelihood of
+    the words when the walk wrote them, where that is known (``walk``, in nats per text). The argument ``fluency`` holds
+    fluencies computed before; a text that the scorer cannot read ranks last.
 
     Raises:
         ModelError: a criterion needs the scorer and the model has none, or needs acceptability and the model has
@@ -95,7 +95,7 @@ def utilities(
             columns.append([sum(check.passed for check in text_checks.values()) for text_checks in checks])
             columns.append([mean_score(_with_full_passes(text_checks)) for text_checks in checks])
         elif criterion == "fluency":
-            counts = _word_counts(pretrained.scorer_folder.parent)
+            counts = _word_counts(pretrained.scorer_folder.parent) or _word_counts(pretrained.folder)
             columns.append(
                 [
                     -_fluency_cost(text_fluency, words, counts)

@@ -48,8 +48,8 @@ def fluency_of(
 ) -> list[Fluency | None]:
     """The fluency of each text; None for texts that are longer than the scorer can read.
 
-    A causal language model of Hugging Face gives nats per word, without the first one: like that of a first token (see
-    ``with_second``), its likelihood says more about the model's training text. It does not read END.
+    A causal language model of Hugging Face gives nats per word, without the first of several: like that of a first
+    token (see ``with_second``), its likelihood says more about the model's training text. It does not read END.
 
     Args:
         texts: as words; natural: in natural spelling, which a causal language model reads.
@@ -84,7 +84,8 @@ def nats_of_words(reader: Reader, texts: Sequence[Sequence[str]], natural: Seque
     if not isinstance(reader, CausalLM):
         return token_nats(*reader, texts)
     rows = surprisals(reader, texts, natural)
-    return [[] if not row or row[-1] is None else [0.0, *(nats or 0.0 for nats in row[1:]), 0.0] for row in rows]
+    counted = [row if len(row) == 1 else [0.0, *row[1:]] for row in rows]  # the only word counts
+    return [[] if not row or row[-1] is None else [*(nats or 0.0 for nats in row), 0.0] for row in counted]
 
 
 def with_second(

@@ -23,7 +23,7 @@ from dlmctl.control.prepared import PreparedAll
 from dlmctl.diffusion.family import Prediction
 from dlmctl.diffusion.noise import RESAMPLING
 from dlmctl.errors import RecipeError
-from dlmctl.metrics.fluency import nats_of_words
+from dlmctl.metrics.fluency import fluency_of
 from dlmctl.recipe.settings import SamplerSettings
 from dlmctl.sampling.batches import Batch
 from dlmctl.sampling.plan import Finished, Plan
@@ -32,9 +32,9 @@ from dlmctl.sampling.steering import Steered
 Reward = Callable[[Tensor], Tensor]
 """Word probabilities ``[B, L, V]`` to rewards ``[B]``, higher is better."""
 
-# The default scale of each reward: nats count unchanged; the full score of a check counts as 20 nats.
 # The reward of a text that the scorer cannot read to its end.
 UNREADABLE = -100.0
+# The default scale of each reward: nats count unchanged; the full score of a check counts as 20 nats.
 SCALES = {"energy": 1.0, "score": 20.0, "lm_score": 4.0}
 
 
@@ -180,8 +180,8 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
         reader = text_scorer(plan.pretrained) or load_scorer(plan.pretrained.scorer_folder)
 
         def minus_nats(probabilities: Tensor) -> Tensor:
-            rows = nats_of_words(reader, *_likeliest_texts(plan, probabilities))
-            return _as_tensor([-sum(nats) / len(nats) if nats else UNREADABLE for nats in rows], probabilities)
+            fluencies = fluency_of(reader, *_likeliest_texts(plan, probabilities))
+            return _as_tensor([-each.lm_score if each else UNREADABLE for each in fluencies], probabilities)
 
         return minus_nats
     assert control is not None  # by ``require_reward``

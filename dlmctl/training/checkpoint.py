@@ -16,11 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from dlmctl.checkpoint.pretrained import Pretrained, from_pretrained
-from dlmctl.checkpoint.vendors.save import save_trained, stored_names
+from dlmctl.checkpoint.vendors.save import original_of, save_trained
 from dlmctl.datasets.dataset import load_splits
+from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.diffusion.model import DiffusionLM
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.diffusion.uniform_tokens import UniformTokenLM
 from dlmctl.errors import DataError, ModelError
+from dlmctl.models.masked_encoder import MaskedEncoder
 from dlmctl.text.checkpoint_tokenizer import CheckpointTokenizer
 from dlmctl.text.tokenizer import same_encoding
 from dlmctl.training.config import LoopConfig
@@ -81,12 +84,17 @@ class CheckpointTask(MaskedTask):
             what = f"length is {config.model.length}, but the checkpoint has {model.config.length} positions."
             raise ModelError(what, where="model.length")
         # That of the data encodes texts alike, but does not know MASK.
-        self.tokenizer, self.folder = checkpoint.tokenizer, checkpoint.folder
+        self.tokenizer = checkpoint.tokenizer
+        # Read before a long run, not after it. An encoder is written by ``transformers``.
+        is_encoder = isinstance(model.network, MaskedEncoder)
+        self.original = None if is_encoder else original_of(checkpoint.folder, model.network)
         torch.manual_seed(config.loop.seed)
         for weight in model.parameters():  # as stored, perhaps in half precision, and in the memory of the file
             weight.data = weight.data.float().clone()
-        model.config = model.config.trained_on(length_counts(self.train))
-        self.model = model.requires_grad_(True)  # type: ignore[assignment]
+        strings = cast("CheckpointTokenizer", checkpoint.tokenizer).strings
+        special = [index for index, string in enumerate(strings) if string is None]
+        learned = model.config.trained_on(length_counts(self.train), special)
+        self.model = TokenLM(learned, model.network).requires_grad_(True)  # type: ignore[assignment]
         self.earlier = EarlierText.of(checkpoint.folder)
 
     def save(self, model: nn.Module, folder: Path) -> None:
@@ -96,7 +104,7 @@ class CheckpointTask(MaskedTask):
             UserError: the folder cannot be written.
         """
         trained, tokenizer = cast("TokenLM", model), cast("CheckpointTokenizer", self.tokenizer)
-        save_trained(trained, tokenizer, self.folder, folder)
+        save_trained(trained, tokenizer, self.original, folder)
         save_training_text(self.train, tokenizer, folder, self.earlier)
 
 
@@ -108,11 +116,11 @@ def _trainable(checkpoint: Pretrained, name: str) -> TokenLM:
     """
     model = checkpoint.model
     if not isinstance(model, TokenLM):
-        remedy = "Set model.family to masked or gaussian for models trained with dlmctl."
+        is_ours = isinstance(model, MaskedLM | DiffusionLM)
+        remedy = "Set model.family to masked or gaussian for models trained with dlmctl." if is_ours else None
         raise ModelError("is not a checkpoint such as BERT or DiffuGPT.", where=name, remedy=remedy)
     if isinstance(model, UniformTokenLM) or model.config.block is not None:
         how = "replaces tokens by random ones" if isinstance(model, UniformTokenLM) else "attends by blocks"
         what = f"{model.config.kind} {how}; only checkpoints with masks that attend to all positions are trained on."
         raise ModelError(what, where=name)
-    stored_names(checkpoint.folder, model.network)  # before a long run, not after it
     return model

@@ -44,6 +44,9 @@ def test_rows_beyond_those_of_the_configuration_are_found_in_the_weights(tmp_pat
     wanted = from_pretrained(folder).model.logits(ids)
     changed(folder, "config.json", vocab_size=280)
     assert torch.equal(from_pretrained(folder).model.logits(ids), wanted)
+    torch.save(load((folder / "model.safetensors").read_bytes()), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert torch.equal(from_pretrained(folder).model.logits(ids), wanted)
 
 
 def test_an_output_layer_of_its_own_is_refused(tmp_path):

@@ -15,8 +15,9 @@ import dlmctl
 from controls import Length, Pattern, Surprisal
 from controls.surprisal import WEIGHT, Expected
 from dlmctl.annotators.causal import CausalLM
+from dlmctl.annotators.reader import load_word_reader
 from dlmctl.annotators.scorer import scorer_of, token_nats
-from dlmctl.annotators.surprisal import load_word_reader, surprisals
+from dlmctl.annotators.surprisal import surprisals
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.checkpoint.scorer import save_scorer
 from dlmctl.errors import ModelError, RecipeError, UserError
@@ -266,7 +267,7 @@ def test_parameters_that_mean_nothing_are_refused(params, why):
 
 def test_a_model_whose_tokens_cannot_be_placed_is_refused(monkeypatch):
     slow = CausalLM(None, SimpleNamespace(is_fast=False))
-    monkeypatch.setattr("dlmctl.annotators.surprisal.load_reader", lambda source: slow)
+    monkeypatch.setattr("dlmctl.annotators.reader.load_reader", lambda source: slow)
     with pytest.raises(ModelError, match="mine: its tokeniser does not tell where in a text a token is"):
         load_word_reader("mine")
 

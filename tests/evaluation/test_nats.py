@@ -16,12 +16,14 @@ from dlmctl.annotators.causal import load_causal
 from dlmctl.annotators.reader import load_reader
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import DataError, ModelError, UserError
+from dlmctl.evaluation.control_success import evaluate_control
 from dlmctl.generation.diagnose import load_model
 from dlmctl.generation.generate import generate
 from dlmctl.generation.identity import identity
 from dlmctl.metrics.fluency import fluency_of
 from dlmctl.metrics.nats import PER_TOKEN, PER_WORD, nats_of
 from dlmctl.recipe.load import read_recipe
+from dlmctl.recipe.recipe import Recipe
 from tests.checkpoint.tiny_vendors import write_llada
 
 LETTERS = sorted(set("The pub is cheap."))
@@ -134,8 +136,20 @@ def test_a_causal_language_model_scores_words_but_the_first(outside_model):
         letters = len(sample.text.replace(" ", "")) - len(sample.words[0])  # a space belongs to no word
         assert sample.fluency.lm_score == pytest.approx(letters * math.log(1 + len(LETTERS)) / 4)
         assert sample.fluency.worst_word == max(sample.words[1:], key=len)
+    alone, beside = fluency_of(load_reader(outside_model), [["The"], ["is", "The"]], ["The", "is The"])
+    assert alone.lm_score == pytest.approx(3 * math.log(1 + len(LETTERS))) == beside.lm_score
+    for wrong in (5, ["everyday"], from_pretrained("e2e")):
+        with pytest.raises(UserError, match="scorer: must be a folder or a name"):
+            generate(model="e2e", samples=1, scorer=wrong)
     with pytest.raises(ModelError, match=r"acceptability weighs the figures of the model's own scorer.*`fluency`"):
         generate(model="everyday", samples=1, candidates=2, rank_by="acceptability", scorer=outside_model)
+
+
+def test_targets_are_evaluated_with_the_scorer_of_the_recipe(tmp_path):
+    model = from_pretrained(write_llada(tmp_path / "m"))
+    recipe = Recipe(scorer="everyday", candidates=2, rank_by=["fluency"], sampler={"new_tokens": 6}, device="cpu")
+    control = Length.each([{"words": 3}] * 2)
+    assert evaluate_control(control, model, 2, settings=recipe)["lm_score"] > 0
 
 
 def test_a_run_whose_draws_another_scorer_chooses_is_told_from_others(outside_model):
@@ -146,6 +160,9 @@ def test_a_run_whose_draws_another_scorer_chooses_is_told_from_others(outside_mo
         digests.append(json.dumps(identity(recipe, load_model(recipe, file))["scorer"]))
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+    reward = "model: e2e\nscorer: everyday\nsampler: {particles: 2, reward: lm_score}\n"
+    recipe, file = read_recipe(reward, "mine.yaml")
+    assert identity(recipe, load_model(recipe, file))["scorer"] is not None
     recipe, file = read_recipe(text + "scorer: no-such-model\n", "mine.yaml")
     with pytest.raises(UserError, match=r"mine.yaml:4.*no such model"):
         load_model(recipe, file)

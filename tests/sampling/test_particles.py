@@ -13,6 +13,7 @@ from dlmctl.control.prepared import Prepared
 from dlmctl.errors import RecipeError
 from dlmctl.generation.diagnose import examine
 from dlmctl.generation.generate import generate
+from dlmctl.metrics.fluency import Fluency
 from dlmctl.recipe.load import read_recipe
 from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling import particles
@@ -148,7 +149,7 @@ def test_a_reward_of_controls_needs_one(model):
 def test_a_scorer_chooses_among_guided_texts(model, monkeypatch):
     """Ratios of the model's own draws to guided ones would undo the guidance."""
     monkeypatch.setattr(particles, "load_scorer", lambda folder: (None, None))
-    monkeypatch.setattr(particles, "nats_of_words", lambda scorer, texts, natural: [[1.0]] * len(texts))
+    monkeypatch.setattr(particles, "fluency_of", lambda scorer, texts, natural: [Fluency(1.0, "ash", 1.0)] * len(texts))
     alone, chosen = (
         sum(text.count("ash") for text in drawn(model, Likes(), 300, guided=1.0, **settings))
         for settings in ({}, {"particles": 8, "reward": "lm_score"})

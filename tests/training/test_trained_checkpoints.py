@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import dlmctl
 from controls import Contains, Length
@@ -55,6 +55,9 @@ def test_the_bound_falls_and_the_result_is_read_as_the_original_was(name, tmp_pa
     floats = {key: tensor.shape for key, tensor in original.items() if tensor.is_floating_point()}
     assert {key: tensor.shape for key, tensor in weights.items()}.items() <= floats.items()
     assert any(not torch.equal(original[key], tensor) for key, tensor in weights.items())
+    kept = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+    for file in [tmp_path / "m" / kind for kind in kept if (tmp_path / "m" / kind).is_file()]:
+        assert (trained / file.name).read_bytes() == file.read_bytes()
     model = dlmctl.load(trained)
     assert model.model.config.kind == dlmctl.load(tmp_path / "m").model.config.kind
     learned = {len(model.tokenizer.encode_text(text)) - 2 for text in SENTENCES}
@@ -64,6 +67,21 @@ def test_the_bound_falls_and_the_result_is_read_as_the_original_was(name, tmp_pa
     assert set((~torch.isin(seen[-1], special)).sum(1).tolist()) <= learned
     held = model.generate(Contains(["river"]) & Length(5), samples=3, device="cpu")
     assert held.success == 1.0, held.texts
+
+
+def test_tied_weights_may_be_stored_under_either_name(tmp_path):
+    write_a2d(tmp_path / "m")
+    path = tmp_path / "m" / "model.safetensors"
+    state = load_file(path)
+    state["lm_head.weight"] = state.pop("model.embed_tokens.weight")
+    save_file(state, path, {"format": "pt"})
+    task = CheckpointTask(config(tmp_path), prepared(tmp_path))
+    assert not task.model.config.ends  # as after loading what it saves
+    task.save(task.model, tmp_path / "saved")
+    assert load_file(tmp_path / "saved" / "model.safetensors").keys() == load_file(path).keys()
+    models = [dlmctl.load(tmp_path / name).model for name in ("m", "saved")]
+    ids = torch.randint(0, 250, (1, 9))
+    assert torch.allclose(*(model.network.head(model.network.hidden(ids)) for model in models))
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,14 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from dlmctl.checkpoint.resolve import PICKLED
+from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.vendors.declared import Heads, Id, Layers, Positions, Rows, Shape, Sizes, Vendor, Width
 from dlmctl.checkpoint.vendors.decoder import UnbiasedSizes, network, rename, shape
 from dlmctl.errors import ModelError
 from dlmctl.models.gpt2 import EPSILON, BidirectionalGPT2, GPT2Sizes
 
-_TABLE = "transformer.wte.weight"
+TABLE, _OWN_TABLE = "embed_tokens.weight", "transformer.wte.weight"
 _HEAD = "lm_head.weight"
 # The names of DiffuGPT, and those in ``GPT2``.
 _NAMES = {"embed_tokens.": "transformer.wte.", "denoise_model.": "transformer."}
@@ -47,11 +49,17 @@ class DiffuGPTSizes(Sizes):
 def embedding_rows(folder: Path) -> int | None:
     """The rows of a DiffuGPT's embeddings: ``config.json`` may be that of the GPT-2 it was made from, without MASK.
 
-    None if ``model.safetensors`` does not say.
+    None if its weights, in one file, do not say.
+
+    Raises:
+        ModelError: ``pytorch_model.bin``, which is read if there is no other file, is damaged.
     """
+    if not (folder / "model.safetensors").is_file() and (folder / PICKLED).is_file():
+        table = read_torch_weights(folder / PICKLED).get(TABLE)
+        return None if table is None or table.dim() != 2 else len(table)
     try:
         with safe_open(folder / "model.safetensors", "pt") as weights:
-            return int(weights.get_slice("embed_tokens.weight").get_shape()[0])
+            return int(weights.get_slice(TABLE).get_shape()[0])
     except (OSError, SafetensorError, IndexError):
         return None
 
@@ -83,7 +91,7 @@ def _convert(state: dict[str, Tensor], sizes: DiffuGPTSizes) -> dict[str, Tensor
         ModelError: it is another.
     """
     head = state.pop(_HEAD, None)
-    if head is not None and _TABLE in state and not torch.equal(head, state[_TABLE]):
+    if head is not None and _OWN_TABLE in state and not torch.equal(head, state[_OWN_TABLE]):
         raise ModelError("lm_head.weight is not embed_tokens.weight, as it is in every DiffuGPT.")
     return state
 

@@ -95,10 +95,8 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, sizes, folder)
-    lengths = training_texts(settings, folder / "config.json").sentence_lengths
-    # What dlmctl trained on chooses the number of tokens before, as encoders do: its texts have no special tokens.
-    ends = vendor.ends and not lengths
-    never = [] if ends else [index for index, string in enumerate(tokenizer.strings) if string is None]
+    # Other models end their texts with special tokens; within a text of an encoder these have no place.
+    special = [index for index, string in enumerate(tokenizer.strings) if string is None]
     config = TokenConfig(
         kind=vendor.name,
         vocab_size=len(tokenizer),
@@ -108,12 +106,12 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         predicts=vendor.predicts,
         sampler=vendor.sampler,
         block=shape.block,
-        ends=ends,
+        ends=vendor.ends,
         new_tokens=max(1, min(vendor.new_tokens, shape.length - SPECIAL)),
-        never=never,
+        never=[] if vendor.ends else special,
     )
-    if lengths:
-        config = config.trained_on(lengths)
+    if lengths := training_texts(settings, folder / "config.json").sentence_lengths:
+        config = config.trained_on(lengths, special)
     model_class = UniformTokenLM if vendor.noise == "uniform" else TokenLM
     return model_class(config, network).eval().requires_grad_(False), tokenizer
 
