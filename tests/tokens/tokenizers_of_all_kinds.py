@@ -8,7 +8,7 @@ from collections import Counter
 from functools import cache
 from itertools import chain, combinations
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -80,11 +80,11 @@ def _sentence_pieces(size: int) -> Tokenizer:
 def tokenizer_of(kind: str, size: int = 420) -> HuggingFaceTokenizer:
     """A tokenizer of one of ``KINDS`` with about so many tokens."""
     makers = {"bytes": _bytes, "word pieces": _word_pieces, "sentence pieces": _sentence_pieces}
-    folder = mkdtemp(prefix="dlmctl-tokenizer-")
     inner = makers[kind](size)
     roles = {"bos_token": START, "eos_token": END, "pad_token": PAD, "unk_token": UNK}
-    PreTrainedTokenizerFast(tokenizer_object=inner, **roles).save_pretrained(folder)
-    return HuggingFaceTokenizer(folder)
+    with TemporaryDirectory() as folder:
+        PreTrainedTokenizerFast(tokenizer_object=inner, **roles).save_pretrained(folder)
+        return HuggingFaceTokenizer(folder)
 
 
 @cache
@@ -100,4 +100,4 @@ def model_of(kind: str, length: int = 40) -> Pretrained:
         for weight in model.parameters():
             if weight.dim() == 2:
                 weight.mul_(8.0)
-    return Pretrained(model, tokenizer, Path(mkdtemp(prefix="dlmctl-model-")))
+    return Pretrained(model, tokenizer, Path("a model in no folder"))
