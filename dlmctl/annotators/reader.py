@@ -49,3 +49,12 @@ def text_scorer(pretrained: Pretrained) -> Reader | None:
     if pretrained.scorer is None:
         return scorer_of(pretrained.folder)
     return load_word_reader(pretrained.scorer)
+
+
+def required_scorer(pretrained: Pretrained) -> Reader:
+    """``text_scorer`` of a model that must have one.
+
+    Raises:
+        ModelError: it has none, or it cannot be read.
+    """
+    return text_scorer(pretrained) or load_scorer(pretrained.scorer_folder)  # which says what is missing

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
 
 
 def rows_in(table: Any) -> list[Any] | None:
@@ -17,7 +19,7 @@ def rows_in(table: Any) -> list[Any] | None:
 
 
 def columns_in(table: Any) -> Mapping[str, Any] | None:
-    """The columns of a table by name, each as a list of cells; None if it is no such table.
+    """The columns of a table by name, each as its cells; None if it is no such table.
 
     Raises:
         ValueError: two columns have the same name.
@@ -30,7 +32,9 @@ def columns_in(table: Any) -> Mapping[str, Any] | None:
     return {name: in_order(table[name]) for name in names}
 
 
-def in_order(column: Any) -> list[Any]:
+def in_order(column: Any) -> Sequence[Any]:
     """The cells of a column in order; a pandas Series would look them up by its labels."""
+    if type(column) is list or isinstance(column, np.ndarray):
+        return cast("Sequence[Any]", column)
     # For PyArrow, whose cells are otherwise objects without arithmetic.
     return list(column.to_pylist() if hasattr(column, "to_pylist") else column)

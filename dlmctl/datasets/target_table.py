@@ -22,6 +22,7 @@ from typing import IO, Any, NamedTuple, Protocol
 from dlmctl.datasets.lines import filled_lines, json_lines, plain_suffix, raw_lines
 from dlmctl.datasets.tables import parquet_rows, separator_of, table_rows
 from dlmctl.errors import DataError, readable
+from dlmctl.text.plain_values import plain_value
 
 MAX_ROWS = 10_000_000
 MAX_COLUMNS = 1000
@@ -286,7 +287,7 @@ def _as_json(cells: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     """A value that JSON has no type for: an array or a set as a list, bytes and anything else as text."""
     if isinstance(value, set | frozenset):
-        return sorted(value, key=str)
+        return plain_value(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-
-from dlmctl.datasets import in_memory
+from dlmctl.datasets.in_memory import columns_in, in_order
 from dlmctl.datasets.target_table import Row, plain_cells
 from dlmctl.errors import DataError, readable
 from dlmctl.recipe.yaml_file import MOST_NUMBER
@@ -84,17 +82,10 @@ class BatchRows:
         return value
 
 
-def in_order(column: Any) -> Sequence[Any]:
-    """The cells of a column in the order of the batch; a pandas Series would look them up by its labels."""
-    if type(column) is list or isinstance(column, np.ndarray):
-        return cast("Sequence[Any]", column)
-    return in_memory.in_order(column)
-
-
 def _columns(batch: Any) -> Mapping[str, Any]:
     """A batch as columns by name."""
     try:
-        columns = batch if isinstance(batch, Mapping) else in_memory.columns_in(batch)
+        columns = batch if isinstance(batch, Mapping) else columns_in(batch)
     except ValueError as error:
         raise DataError(str(error), where=BatchRows.name) from None
     if columns is None or not all(isinstance(name, str) for name in columns):

@@ -13,14 +13,7 @@ from dlmctl.control.base import Control
 from dlmctl.control.user_files import one_version
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import RecipeError, UserError, readable
-from dlmctl.generation.arguments import (
-    check_arguments,
-    read_extent,
-    read_rounds,
-    read_settings,
-    read_traced,
-    whole,
-)
+from dlmctl.generation.arguments import check_arguments, read_extent, read_rounds, read_settings, read_traced, whole
 from dlmctl.generation.options import ObserverOptions
 from dlmctl.generation.prompts import Label, PromptLike, read_prompt
 from dlmctl.generation.results import Generation

@@ -13,9 +13,10 @@ import numpy as np
 from dlmctl.annotators.reader import text_scorer
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.user_files import Versions, one_version
+from dlmctl.datasets.in_memory import in_order
 from dlmctl.diffusion.own_modes import own_modes
 from dlmctl.errors import UserError
-from dlmctl.generation.batch_rows import Batch, BatchRows, in_order
+from dlmctl.generation.batch_rows import Batch, BatchRows
 from dlmctl.generation.bulk import require_independent_texts
 from dlmctl.generation.diagnose import load_model, with_setting_line
 from dlmctl.generation.distinct import LABEL

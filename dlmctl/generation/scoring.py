@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlmctl.annotators.causal import CausalLM, load_causal
-from dlmctl.annotators.reader import Reader, text_scorer
-from dlmctl.annotators.scorer import load_scorer
+from dlmctl.annotators.reader import Reader, required_scorer
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.metrics.acceptability import AcceptabilityScorer, find_acceptability, load_acceptability
 from dlmctl.metrics.fluency import Fluency, fluency_of, with_second
@@ -53,7 +52,7 @@ def load_scoring(pretrained: Pretrained, *, reads: bool = False, second: str | N
     """
     # First, as most models cannot learn it: a scorer would be trained in vain.
     acceptability = load_acceptability(pretrained) if reads else find_acceptability(pretrained)
-    judge = text_scorer(pretrained) or load_scorer(pretrained.scorer_folder)  # which says what is missing
+    judge = required_scorer(pretrained)
     second_model = None if second is None else load_causal(second)
     for network in (judge[0], second_model and second_model.model):
         if network is not None:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dlmctl.annotators.reader import text_scorer
-from dlmctl.annotators.scorer import load_scorer
+from dlmctl.annotators.reader import required_scorer
 from dlmctl.control.check import mean_score
 from dlmctl.control.combined import check_all
 from dlmctl.control.prepared import PreparedAll
@@ -176,8 +175,7 @@ def reward_of(plan: Plan, batch: Batch, steered: Steered) -> Reward:
     """
     name, control = plan.sampler.reward, plan.control
     if name == "lm_score":
-        # ``load_scorer`` says what is missing.
-        reader = text_scorer(plan.pretrained) or load_scorer(plan.pretrained.scorer_folder)
+        reader = required_scorer(plan.pretrained)
 
         def minus_nats(probabilities: Tensor) -> Tensor:
             fluencies = fluency_of(reader, *_likeliest_texts(plan, probabilities))

@@ -99,6 +99,11 @@ class CheckpointTokenizer(HuggingFaceTokenizer):
         strings = token_strings(self.inner, len(self))
         return [None if string and _RESERVED.fullmatch(string.strip()) else string for string in strings]
 
+    @property
+    def special_ids(self) -> list[int]:
+        """The tokens that have no place within a text: special and reserved ones."""
+        return [index for index, string in enumerate(self.strings) if string is None]
+
     @cached_property
     def _mask_parts(self) -> list[int]:
         """The fewest other tokens that spell MASK, if it is a word of the vocabulary that texts may have (DiffuGPT-S,

@@ -91,8 +91,7 @@ class CheckpointTask(MaskedTask):
         torch.manual_seed(config.loop.seed)
         for weight in model.parameters():  # as stored, perhaps in half precision, and in the memory of the file
             weight.data = weight.data.float().clone()
-        strings = cast("CheckpointTokenizer", checkpoint.tokenizer).strings
-        special = [index for index, string in enumerate(strings) if string is None]
+        special = cast("CheckpointTokenizer", checkpoint.tokenizer).special_ids
         learned = model.config.trained_on(length_counts(self.train), special)
         self.model = TokenLM(learned, model.network).requires_grad_(True)  # type: ignore[assignment]
         self.earlier = EarlierText.of(checkpoint.folder)

@@ -148,7 +148,7 @@ def test_a_reward_of_controls_needs_one(model):
 
 def test_a_scorer_chooses_among_guided_texts(model, monkeypatch):
     """Ratios of the model's own draws to guided ones would undo the guidance."""
-    monkeypatch.setattr(particles, "load_scorer", lambda folder: (None, None))
+    monkeypatch.setattr(particles, "required_scorer", lambda pretrained: (None, None))
     monkeypatch.setattr(particles, "fluency_of", lambda scorer, texts, natural: [Fluency(1.0, "ash", 1.0)] * len(texts))
     alone, chosen = (
         sum(text.count("ash") for text in drawn(model, Likes(), 300, guided=1.0, **settings))

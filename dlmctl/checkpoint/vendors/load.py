@@ -95,8 +95,6 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise ModelError(f"no network can have these sizes: {short_message(error)}.", where=where) from None
     _assign_weights(network, vendor, sizes, folder)
-    # Other models end their texts with special tokens; within a text of an encoder these have no place.
-    special = [index for index, string in enumerate(tokenizer.strings) if string is None]
     config = TokenConfig(
         kind=vendor.name,
         vocab_size=len(tokenizer),
@@ -108,10 +106,11 @@ def load_vendor(folder: Path, settings: Mapping[str, Any]) -> tuple[TokenLM | Ca
         block=shape.block,
         ends=vendor.ends,
         new_tokens=max(1, min(vendor.new_tokens, shape.length - SPECIAL)),
-        never=[] if vendor.ends else special,
+        # Other models end their texts with special tokens.
+        never=[] if vendor.ends else tokenizer.special_ids,
     )
     if lengths := training_texts(settings, folder / "config.json").sentence_lengths:
-        config = config.trained_on(lengths, special)
+        config = config.trained_on(lengths, tokenizer.special_ids)
     model_class = UniformTokenLM if vendor.noise == "uniform" else TokenLM
     return model_class(config, network).eval().requires_grad_(False), tokenizer
 

@@ -8,7 +8,9 @@ follows all possible readings (subset construction, Rabin & Scott 1959).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,6 +33,8 @@ SHAPES = ("!", "0", "A", "a", "aA", "Ⓐ", "ⓐ")
 Shape = tuple[bool, bool, int, int]
 _NO_SHAPE: Shape = (False, False, 0, 0)
 _NUMBER, _AFTER_SIGN, _NO_NUMBER = 1, 2, 3
+# In place of a node of the trie: no named word that matters begins like this.
+UNNAMED = -1
 
 
 class Reading(NamedTuple):
@@ -39,8 +43,7 @@ class Reading(NamedTuple):
     Attributes:
         place: the place between two characters, as of ``text.boundaries``.
         state: the state of the automaton over words.
-        word: the word so far, as a node of the trie of named words (-1: no named word that matters here begins like
-            this), and its shape; None between words.
+        word: the word so far, as a node of the trie of named words or ``UNNAMED``, and its shape; None between words.
         barred: the named words that may not be next, or be the word that is read now; and those that may not be next
             after a space.
     """
@@ -101,11 +104,10 @@ class Spelled:
         self.uses_shapes = len(shape_classes) > 1
         self._children, self._word_at, paths = _trie(alphabet.words)
         self._followed = self._nodes_that_matter(paths)
-        # The characters that continue a word, by node. (-1: no named word begins like it.)
-        self._onward: dict[int, set[str]] = {-1: set(), **{node: set() for path in paths.values() for node in path}}
+        # The characters that continue a word, by node of the trie.
+        self._onward: defaultdict[int, set[str]] = defaultdict(set)
         for node, character in self._children:
-            self._onward.setdefault(node, set()).add(character)
-        self._found_firsts: dict[tuple[Place, int], list[int]] = {}
+            self._onward[node].add(character)
         self._paths = {index: frozenset(path) for index, path in paths.items()}
         self._barred = self._barred_after(spaces)
         self.named = frozenset(character for word in alphabet.words[len(SHAPES) :] for character in word or "")
@@ -132,61 +134,63 @@ class Spelled:
 
     def _determinised(self, symbols: Sequence[Symbol]) -> tuple[Ints, Bools]:
         """The table and accepting states over sets of readings; column 0 is OUTSIDE."""
-        # Readings by number, as they are looked up very often.
-        readings = [Reading(START, 0, None, _NONE)]
-        numbers = {readings[0]: 0}
+        alike = cache(lambda places: self._alike(places, symbols))
+        firsts_at = cache(lambda place, node: self._firsts(alike(frozenset([place])), node, symbols))
+        # Readings by number, as they are looked up very often, and the first symbol that each reads like every symbol.
+        readings, numbers, firsts = list[Reading](), dict[Reading, int](), list[list[int]]()
 
         def numbered(reading: Reading) -> int:
             if reading not in numbers:
                 numbers[reading] = len(readings)
                 readings.append(reading)
-                firsts.append(self._firsts(reading.place, reading.word[0] if reading.word else -1, symbols))
+                firsts.append(firsts_at(reading.place, reading.word[0] if reading.word else UNNAMED))
             return numbers[reading]
 
-        start = frozenset([0])
+        start = frozenset([numbered(Reading(START, 0, None, _NONE))])
         number, subsets, rows = {start: 0}, [start], list[list[int]]()
         steps: dict[tuple[int, int], list[int]] = {}
-        # The first symbol that is read like each symbol, by reading.
-        firsts = [self._firsts(START, -1, symbols)]
-        alike: dict[frozenset[Place], list[int]] = {}
+
+        def after(subset: frozenset[int], index: int) -> int:
+            successors = set[int]()
+            for reading in subset:
+                step = reading, firsts[reading][index]
+                if step not in steps:
+                    steps[step] = list(map(numbered, self._read(readings[reading], symbols[index])))
+                successors.update(steps[step])
+            following = frozenset(successors)
+            if following and following not in number:
+                number[following] = len(subsets)
+                subsets.append(following)
+                if len(subsets) > MAX_CHARACTER_STATES:
+                    raise too_large()
+            return number[following] if following else DEAD
+
         while len(rows) < len(subsets):
-            members = [readings[reading] for reading in subsets[len(rows)]]
-            places = frozenset(reading.place for reading in members)
-            if places not in alike:
-                alike[places] = self._alike(places, symbols)
+            subset = subsets[len(rows)]
+            members = [readings[reading] for reading in subset]
             onward = set[str]().union(*(self._onward[reading.word[0]] for reading in members if reading.word))
             row, targets = [DEAD], dict[tuple[int, str], int]()
-            for index, (symbol, group) in enumerate(zip(symbols, alike[places], strict=True)):
-                key = (group, symbol.character if symbol.character in onward else "")
+            for index, group in enumerate(alike(frozenset(reading.place for reading in members))):
+                character = symbols[index].character
+                key = group, character if character in onward else ""
                 if key not in targets:
-                    successors = set[int]()
-                    for reading in subsets[len(rows)]:
-                        step = reading, firsts[reading][index]
-                        if step not in steps:
-                            steps[step] = list(map(numbered, self._read(readings[reading], symbol)))
-                        successors.update(steps[step])
-                    subset = frozenset(successors)
-                    if subset and subset not in number:
-                        number[subset] = len(subsets)
-                        subsets.append(subset)
-                        if len(subsets) > MAX_CHARACTER_STATES:
-                            raise too_large()
-                    targets[key] = number[subset] if subset else DEAD
+                    targets[key] = after(subset, index)
                 row.append(targets[key])
             rows.append(row)
         accepting = [any(self._accepts(readings[reading]) for reading in subset) for subset in subsets]
         return np.array(rows, dtype=np.int64), np.array(accepting, dtype=bool)
 
-    def _firsts(self, place: Place, node: int, symbols: Sequence[Symbol]) -> list[int]:
-        """For each symbol the number of the first that is read alike from a place in a word at a node of the trie."""
-        if (place, node) not in self._found_firsts:
-            first: dict[tuple[int, str], int] = {}
-            keys = zip(self._alike(frozenset([place]), symbols), symbols, strict=True)
-            self._found_firsts[place, node] = [
-                first.setdefault((group, character if character in self._onward[node] else ""), index)
-                for index, (group, (_, character, _)) in enumerate(keys)
-            ]
-        return self._found_firsts[place, node]
+    def _firsts(self, groups: Sequence[int], node: int, symbols: Sequence[Symbol]) -> list[int]:
+        """For each symbol the number of the first that is read alike in a word at a node of the trie.
+
+        Args:
+            groups: as of ``_alike`` for the place.
+        """
+        first: dict[tuple[int, str], int] = {}
+        return [
+            first.setdefault((group, symbol.character if symbol.character in self._onward[node] else ""), index)
+            for index, (group, symbol) in enumerate(zip(groups, symbols, strict=True))
+        ]
 
     def _alike(self, places: frozenset[Place], symbols: Sequence[Symbol]) -> list[int]:
         """A number for each symbol: the same for those that are read in the same ways from every one of these places,
@@ -211,7 +215,7 @@ class Spelled:
                 barred = (barred[1], barred[1])
             elif state != DEAD:
                 word = self._extended(state, word, symbol)
-                if word[0] < 0 and not self.allows_unnamed[state]:
+                if word[0] == UNNAMED and not self.allows_unnamed[state]:
                     continue
                 spelled = frozenset(index for index in barred[0] if word[0] in self._paths[index])
                 barred = (spelled, _NONE[1]) if spelled else _NONE
@@ -248,9 +252,9 @@ class Spelled:
     def _extended(self, state: int, word: tuple[int, Shape] | None, symbol: Symbol) -> tuple[int, Shape]:
         """A word after ``state``, or the beginning of one (None), with one more symbol."""
         node, shape = word if word is not None else (0, None)
-        child = self._children.get((node, symbol.character), -1)
+        child = self._children.get((node, symbol.character), UNNAMED)
         if child not in self._followed[state]:
-            child = -1
+            child = UNNAMED
         if not self.uses_shapes:
             return child, _NO_SHAPE
         if shape is None:
