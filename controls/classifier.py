@@ -16,10 +16,9 @@ from dlmctl.control.text_labels import find_label
 from dlmctl.errors import SettingError, UserError, setting_errors
 from dlmctl.text.fields import Value, value_words
 from dlmctl.text.spelling import detokenize
-from dlmctl.text.tokenizer import WordTokenizer
 
 from .huggingface import guided_by, load_outside
-from .judged_labels import LIKELIER_THAN_NOT, JudgedLabels, verdict_of
+from .judged_labels import LIKELIER_THAN_NOT, JudgedLabels, ranks_of, verdict_of
 
 
 class ClassifierParams(ControlParams):
@@ -113,9 +112,8 @@ class Classifier(Control[ClassifierParams]):
 
     def _labels(self, params: ClassifierParams) -> JudgedLabels:
         model = attached(self.model, self.name)
-        labels, tokenizer = load_labels(JudgedLabels, type(self), model, params.name), model.tokenizer
-        ranks = tokenizer.vocabulary if isinstance(tokenizer, WordTokenizer) else {}
-        return replace(labels, judge=replace(labels.judge, ranks=ranks))
+        labels = load_labels(JudgedLabels, type(self), model, params.name)
+        return replace(labels, judge=replace(labels.judge, ranks=ranks_of(model.tokenizer)))
 
     def lengths(self, params: ClassifierParams, most: int) -> Sequence[float]:
         """The lengths of texts that have the label."""

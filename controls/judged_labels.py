@@ -16,7 +16,7 @@ from dlmctl.control.labels import is_guide_half
 from dlmctl.control.text_labels import BAG_FILE, find_label
 from dlmctl.text.fields import Value
 from dlmctl.text.spelling import detokenize
-from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 from .ngrams import NO_RANKS, NgramJudge
 
@@ -33,6 +33,11 @@ LEAST_TEXTS = 10
 ABOUT_AS_MANY = 1.5
 # The bound for judges that know texts without a label.
 LIKELIER_THAN_NOT = 0.5
+
+
+def ranks_of(vocabulary: Tokenizer) -> Mapping[str, int]:
+    """The ranks of a model's words for ``NgramJudge``; none for tokens, whose order says nothing of words."""
+    return vocabulary.vocabulary if isinstance(vocabulary, WordTokenizer) else NO_RANKS
 
 
 def _warn_of_untested_labels(texts: Mapping[str, int]) -> None:
@@ -152,8 +157,8 @@ class JudgedLabels(TextLabels):
         return {label: [seen[number, count] for count in range(most + 1)] for number, label in enumerate(self.known)}
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
-        """Word weights from one half of the texts; the judge learns from the other half.
+    def counted(cls, data: LabelledText, vocabulary: Tokenizer) -> tuple[Self, EvidenceFiles]:
+        """Weights of words or tokens from one half of the texts; the judge learns from the other half.
 
         A label without texts in one of the halves could not be guided to, or not be judged, and is left out.
 
@@ -172,7 +177,7 @@ class JudgedLabels(TextLabels):
             log.warning("dlmctl: %s: %s.", what, _listed(list(map(repr, dropped))))
         (name,) = whole.values
         _warn_of_several_labels(whole.named(data))
-        labels = replace(whole, values={name: shared})._with_judge(check, guide, vocabulary.vocabulary)
+        labels = replace(whole, values={name: shared})._with_judge(check, guide, ranks_of(vocabulary))
         return labels, {BAG_FILE: labels.bag(guide, vocabulary)}
 
     def counted_texts(self, data: LabelledText) -> int:

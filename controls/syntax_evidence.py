@@ -27,7 +27,7 @@ from dlmctl.control.hints import hints_for
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.diffusion.layout import SPECIAL
-from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import Tokenizer
 
 from .syntax_params import SyntaxTreeParams, require_labels
 from .syntax_shapes import shapes_of
@@ -53,7 +53,7 @@ def count_syntax(
     sentences: Sequence[Sequence[str]],
     trees: Sequence[Tree],
     tags: Sequence[Sequence[str]],
-    vocabulary: WordTokenizer,
+    vocabulary: Tokenizer,
 ) -> EvidenceFiles:
     """The tables of leaves, parts of spans and tags, and of parts of speech by leaves, for models that read these.
 

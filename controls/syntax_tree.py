@@ -49,7 +49,7 @@ from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.models.numerics import at_least_float32
 from dlmctl.models.spans import SpanClassifier
-from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
+from dlmctl.text.tokenizer import Tokenizer
 
 from .phrases import WordControl
 from .syntax_evidence import LEAVES_FILE, SHAPES_FILE, by_evidence, count_syntax, features_of
@@ -87,7 +87,7 @@ class SpanLabels(Labels):
         return cls([NONE, *sorted(name for name, count in counts.items() if count >= MIN_COUNT)])
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
+    def counted(cls, data: LabelledText, vocabulary: Tokenizer) -> tuple[Self, EvidenceFiles]:
         tags = tags_of(data.sentences, data.fields)
         return cls.from_data(data), count_syntax(data.sentences, parsed(data), tags, vocabulary)
 

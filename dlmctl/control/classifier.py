@@ -21,12 +21,12 @@ from dlmctl.control.labels import Labels
 from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.control.training_command import training_command
-from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import ModelError, RecipeError, SettingError, UserError
 from dlmctl.text.files import read_json
-from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 
 LABELS_FILE = "labels.json"
 
@@ -139,12 +139,14 @@ def guide(control: Control[Any], batch: BatchContext[Any], wanted: Sequence[Any]
 
 
 def require_trainable(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> None:
-    """Check that controls can be trained for the model.
+    """Check that a control can be trained, or counted, for the model.
 
     Raises:
-        ModelError: it is a DiffusionGemma, which has no masked texts, or another program's (``LogitsControl``).
+        ModelError: it is a DiffusionGemma, which has no masked texts for a classifier, or another program's
+            (``LogitsControl``).
     """
-    if of.model.family == "canvas" or (of.model.family == "tokens" and not isinstance(of.model, TokenLM)):
+    needs_network = of.model.family == "canvas" and not labels_of(control).counted_in(_vocabulary(of))
+    if needs_network or (of.model.family == "tokens" and not isinstance(of.model, TokenLM)):
         what = f"controls are not trained for this kind of model, so {control.name!r} has no weights for it."
         raise ModelError(what, where=str(of.folder), remedy=INSTEAD)
 
@@ -176,9 +178,13 @@ def _name_remedy(names: Sequence[str]) -> str:
 
 def _needs_run(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> bool:
     """Whether a network is trained, rather than only counts made, without hints for the model."""
-    kind, words = labels_of(control), of.tokenizer if isinstance(of, Pretrained) else of.vocabulary
-    counted = kind.counts is not None and isinstance(of.model, MaskedLM) and isinstance(words, WordTokenizer)
-    return not (counted and kind.asks is Labels.asks)
+    kind, vocabulary = labels_of(control), _vocabulary(of)
+    counted = isinstance(of.model, MaskedModel) and kind.counted_in(vocabulary)
+    return not counted or (isinstance(vocabulary, WordTokenizer) and kind.asks is not Labels.asks)
+
+
+def _vocabulary(of: BatchContext[Any] | Pretrained) -> Tokenizer:
+    return of.tokenizer if isinstance(of, Pretrained) else of.vocabulary
 
 
 def labels_of(kind: type[Control[Any]]) -> type[Labels]:

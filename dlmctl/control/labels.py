@@ -73,18 +73,26 @@ class Labels(ABC):
         takes: which options of ``LabelledText`` these labels use, of ``label`` and ``judge``.
         counts: the file that ``counted`` makes, whose presence shows that it was made; None if it makes none.
         counts_too: whether the counts also guide in addition to a classifier, not only masked models.
+        counts_tokens: whether tokens that are parts of words can be counted, so that no model over tokens needs a
+            classifier.
         hints: width and blocks of the encoder of ``asks``; see ``models.hints``.
     """
 
     takes: ClassVar[Collection[str]] = ()
     counts: ClassVar[str | None] = None
     counts_too: ClassVar[bool] = False
+    counts_tokens: ClassVar[bool] = False
     hints: ClassVar[Mapping[str, int]] = {"width": 64, "blocks": 2}
 
     @classmethod
     def needs_label(cls) -> bool:
         """Whether the user must choose the field that holds the labels (``--label``)."""
         return False
+
+    @classmethod
+    def counted_in(cls, vocabulary: Tokenizer) -> bool:
+        """Whether ``counted`` can count in a vocabulary; otherwise a classifier is trained."""
+        return cls.counts is not None and (cls.counts_tokens or isinstance(vocabulary, WordTokenizer))
 
     @classmethod
     def from_data(cls, data: LabelledText) -> Self:
@@ -129,8 +137,11 @@ class Labels(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no by_classifier")
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
+    def counted(cls, data: LabelledText, vocabulary: Tokenizer) -> tuple[Self, EvidenceFiles]:
         """The labels and, by file name, counts for them: masked models have no latents to classify.
+
+        Args:
+            vocabulary: one that it can be ``counted_in``.
 
         Raises:
             UserError: as ``from_data``.

@@ -19,7 +19,7 @@ from dlmctl.control.prepared import Prepared
 from dlmctl.control.state import BatchContext
 from dlmctl.errors import DataError
 from dlmctl.text.fields import Value, find_value
-from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import Tokenizer
 
 BAG_FILE = "bag.safetensors"
 # The field with the source of a text.
@@ -27,6 +27,8 @@ SOURCE_FIELD = "source"
 # Weight of the evidence of words, chosen on other texts than those reported. With a larger weight more texts have their
 # label, but more also repeat the words that express it.
 BAG_WEIGHT = 2.0
+# Where no hints guide as well, how many nats likelier than the others the label is to become (``bag.evidence``).
+MARGIN = 4.0
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,11 @@ class TextLabels(FieldLabels):
     """The values of one field: the one that the user chose, or one that ``fields_of`` derives.
 
     The target of a text is a value. A model with latents is guided by a classifier of the whole latent; a masked model
-    by word weights, which say how much likelier each word makes a label, and by hints of the label.
+    by weights of its words or tokens, which say how much likelier each makes a label, and by hints of the label if
+    there are any.
     """
 
-    counts = BAG_FILE
+    counts, counts_tokens = BAG_FILE, True
     # A label is the same at every position, so the encoder needs no blocks to combine positions.
     hints: ClassVar[Mapping[str, int]] = {"width": 8, "blocks": 0}
 
@@ -78,7 +81,7 @@ class TextLabels(FieldLabels):
         return super().by_classifier(classifier, batch, [{field: value} for value in wanted])
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
+    def counted(cls, data: LabelledText, vocabulary: Tokenizer) -> tuple[Self, EvidenceFiles]:
         labels = cls.from_data(data)
         return labels, {BAG_FILE: labels.bag(data, vocabulary)}
 
@@ -86,8 +89,9 @@ class TextLabels(FieldLabels):
         """The number of texts that have a label."""
         return len(self._labelled(data))
 
-    def bag(self, data: LabelledText, vocabulary: WordTokenizer) -> Bag:
-        """Word weights learned from the labelled texts; each pair of label and source has the same total weight."""
+    def bag(self, data: LabelledText, vocabulary: Tokenizer) -> Bag:
+        """Weights of words or tokens, learned from the labelled texts; each pair of label and source has the same total
+        weight."""
         indices, classes = zip(*self._labelled(data), strict=True)
         token_ids = [
             [word_id for word_id in ids_or_negative(data.sentences[at], vocabulary) if word_id >= 0] for at in indices
@@ -102,8 +106,9 @@ class TextLabels(FieldLabels):
     def by_counts(cls, folder: Path, batch: BatchContext[Any], wanted: Sequence[Value]) -> Prepared:
         bag = bag_of(folder / BAG_FILE, fingerprint_of(batch.vocabulary))
         numbers = [find_label(label, bag.labels) for label in wanted]
-        prepared = PreparedBag(bag, numbers, BAG_WEIGHT, batch)
-        prepared.hints = hints_for(folder, batch, [[[bag.labels[number]]] * batch.length for number in numbers])
+        hints = hints_for(folder, batch, [[[bag.labels[number]]] * batch.length for number in numbers])
+        prepared = PreparedBag(bag, numbers, BAG_WEIGHT, batch, MARGIN if hints is None else 0.0)
+        prepared.hints = hints
         return prepared
 
     def asks(self, data: LabelledText) -> list[list[HintRequest]]:

@@ -31,7 +31,7 @@ from dlmctl.diffusion.model import ModelConfig
 from dlmctl.errors import UserError, did_you_mean
 from dlmctl.models.numerics import at_least_float32
 from dlmctl.models.positions import PositionClassifier
-from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer, WordTokenizer
+from dlmctl.text.tokenizer import END, PAD, START, UNK, Tokenizer
 
 # Weights of a word's label and of its neighbours' labels for models that read the labels; chosen on validation text.
 WITH_TAGS = (1.0, 0.5)
@@ -108,7 +108,7 @@ class WordLabels(Labels):
         return Energy(energy, looks=reads_words(batch.vocabulary), asked=(excluded, has_target, no_room))
 
     @classmethod
-    def counted(cls, data: LabelledText, vocabulary: WordTokenizer) -> tuple[Self, EvidenceFiles]:
+    def counted(cls, data: LabelledText, vocabulary: Tokenizer) -> tuple[Self, EvidenceFiles]:
         """Counts of (left label, label, right label) for each word; UNK is a neighbour only."""
         labels = cls.from_data(data)
         tag_ids = {name: at for at, name in enumerate(cls.names)}

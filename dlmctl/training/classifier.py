@@ -24,7 +24,7 @@ from dlmctl.control.evidence.beside import EvidenceFiles, save_evidence
 from dlmctl.control.labels import refuse_unused_options
 from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_split, padded_batch
 from dlmctl.datasets.staging import check_writable
-from dlmctl.diffusion.masked import MaskedLM
+from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import UserError
@@ -32,7 +32,7 @@ from dlmctl.generation.identity import weights_digest
 from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.control_inputs import inputs_of
-from dlmctl.training.counting import can_count, count_control, require_words_of, text_of
+from dlmctl.training.counting import count_control, require_words_of, text_of
 from dlmctl.training.hints import HintRun
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.progress import Grid
@@ -175,8 +175,8 @@ def train_control(
 ) -> Path:
     """Train a control's classifier and save it next to the model, or in the user's folder if the model is not theirs.
 
-    For a masked model over words, evidence is counted instead where possible (``count_control``); with ``out``, hints
-    are trained, too.
+    For a masked model, evidence is counted instead where possible (``count_control``); with ``out``, hints are trained,
+    too, if its vocabulary is one of words.
 
     Args:
         control: one with ``Labels``.
@@ -198,7 +198,7 @@ def train_control(
     _check_arguments(control, out, data, pretrained.folder, name, resume=resume)
     require_trainable(control, pretrained)
     arguments = {"control": control.name, "label": label, "name": name, "judge": judge}
-    if isinstance(pretrained.model, MaskedLM) and can_count(labels_of(control), pretrained.tokenizer):
+    if isinstance(pretrained.model, MaskedModel) and labels_of(control).counted_in(pretrained.tokenizer):
         hints = None if out is None else HintRun(config, out, resume, arguments)
         return count_control(
             control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences, hints=hints, add=add

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -33,11 +33,10 @@ from dlmctl.control.labels import LabelledText, Labels, refuse_unused_options
 from dlmctl.control.whole_words import needs_words
 from dlmctl.datasets.dataset import Split, load_split, load_vocabulary, require_split
 from dlmctl.datasets.staging import check_writable
-from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.text.terminal import spinning
-from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_encoding
-from dlmctl.training.hints import HintResult, HintRun, train_hints
+from dlmctl.text.tokenizer import UNK, Tokenizer, same_encoding
+from dlmctl.training.hints import HintResult, HintRun, takes_hints, train_hints
 
 # Significant bits of the matrices of saved hints; the held-out bound is the same as with all.
 HINT_BITS = 8
@@ -63,11 +62,6 @@ def text_of(split: Split, tokenizer: Tokenizer, label: str | None = None, judge:
     """The sentences of a split as words, with the fields of each and the user's choice of label and judge."""
     sentences = [tokenizer.words(split.row(row).tolist()) for row in range(len(split))]
     return LabelledText(sentences, split.read_fields() if split.fields else None, label, judge)
-
-
-def can_count(kind: type[Labels], tokenizer: Tokenizer) -> bool:
-    """Whether evidence for these labels can be counted over whole words; otherwise a classifier is trained."""
-    return kind.counts is not None and isinstance(tokenizer, WordTokenizer)
 
 
 def count_control(
@@ -98,14 +92,15 @@ def count_control(
         DataError: ``data`` is not a data set, or has another vocabulary.
     """
     kind = labels_of(control)
-    needs_words(pretrained, f"what the control {control.name!r} counts")
+    if not kind.counted_in(pretrained.tokenizer):
+        needs_words(pretrained, f"what the control {control.name!r} counts")
     folder = new_control_folder(pretrained.folder, pretrained.model, control.name, name)
     check_will_be_found(folder, pretrained.folder, pretrained.model, control.name, name)
     check_writable(folder.parent)
     if not add:
         warn_of_replaced_weights(folder, resume=hints is not None and hints.resume)
     require_words_of(pretrained, data)
-    tokenizer = cast("WordTokenizer", pretrained.tokenizer)
+    tokenizer = pretrained.tokenizer
     read_text = partial(text_of, tokenizer=tokenizer, label=label, judge=judge)
     with spinning(f"counting evidence for {control.name}"):
         full_text = read_text(load_split(data, "train"))
@@ -136,7 +131,7 @@ def _say_nothing_is_trained(name: str, learned: Labels, pretrained: Pretrained, 
     if wanted:
         reason = f"note: evidence for {name} is only counted for this model, and nothing is trained"
         print(f"{reason}: --out, --resume and training settings are not used.", file=sys.stderr)
-    elif type(learned).asks is not Labels.asks and cast("MaskedLM", pretrained.model).family == "masked":
+    elif type(learned).asks is not Labels.asks and takes_hints(pretrained):
         what = "note: with --out RUN this command also trains hints, by which more texts meet what is asked"
         print(f"{what} (`--config control-small` takes minutes).", file=sys.stderr)
 

@@ -25,7 +25,7 @@ from dlmctl.diffusion.masking import mask_by_count, max_masked_count, shares
 from dlmctl.errors import DataError
 from dlmctl.generation.identity import weights_digest
 from dlmctl.models.hints import Hints, HintsConfig
-from dlmctl.text.tokenizer import Tokenizer
+from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows, count_in_rows, to_device
@@ -255,12 +255,17 @@ class HintRun(NamedTuple):
     arguments: Mapping[str, str | None]
 
 
+def takes_hints(pretrained: Pretrained) -> bool:
+    """Whether hints can be trained for a model: one of the family ``masked`` with a vocabulary of words."""
+    return pretrained.model.family == "masked" and isinstance(pretrained.tokenizer, WordTokenizer)
+
+
 def train_hints(
     labels: Labels, pretrained: Pretrained, text: LabelledText, run: HintRun, data: Path
 ) -> HintResult | None:
     """Train hints for a control on text with examples of its requests; None if there are no examples.
 
-    Only for models of the family ``masked``; None for others.
+    None as well for models that do not take hints.
 
     Args:
         labels: of the control, which list the requests that each sentence is an example of.
@@ -270,7 +275,7 @@ def train_hints(
         DataError: no feature occurs often enough in the text.
         UserError: as ``training.loop.fit``.
     """
-    if cast("MaskedLM", pretrained.model).family != "masked":
+    if not takes_hints(pretrained):
         return None
     requests = labels.asks(text)
     chosen = [row for row, row_requests in enumerate(requests) if row_requests]

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
 import dlmctl
+from controls.classifier import Classifier
+from controls.pos import Pos
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.datasets.prepare import prepare
 from dlmctl.diffusion.canvas import Uniform
 from dlmctl.diffusion.layout import Layout, batch_layouts
 from dlmctl.diffusion.walks import drawn
 from dlmctl.errors import ModelError, RecipeError, UserError
+from dlmctl.training.classifier import train_control
+from dlmctl.training.config import LoopConfig
 from tests.checkpoint.tiny_gemma import tiny_gemma
 from tests.sampling.token_controls import Likes, Only
 
@@ -160,3 +166,19 @@ def test_folders_that_are_damaged(tmp_path, change):
     with pytest.raises(ModelError, match=message) as caught:
         from_pretrained(folder)
     assert len(str(caught.value)) < 600
+
+
+def test_labels_of_texts_are_counted_by_token_and_guide(folder, tmp_path):
+    """Which needs no masked texts, as a classifier would."""
+    folder, rows = shutil.copytree(folder, tmp_path / "m"), tmp_path / "rows.jsonl"
+    lines = [{"text": f"{word} {sign} {word}", "of": sign} for word in ("a", "b", "c", "dd", "ee") for sign in "xyz"]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines * 3), "utf-8")
+    prepare(rows, None, tmp_path / "set", tokenizer=from_pretrained(folder).tokenizer, length=16, valid_share=0.1)
+    arguments = from_pretrained(folder), LoopConfig(steps=1), tmp_path / "set", None
+    with pytest.raises(ModelError, match="controls are not trained for this kind of model, so 'pos'"):
+        train_control(Pos, *arguments)
+    train_control(Classifier, *arguments, label="of")
+    model = dlmctl.load(folder)
+    guided, free = (texts(model, 8 * Classifier(label="x"), guidance={"scale": scale}) for scale in (4.0, 0.0))
+    count = lambda found: sum(sample.text.count("x") for sample in found)  # noqa: E731
+    assert count(guided) > count(free)

@@ -209,6 +209,27 @@ def test_the_bag_is_exact_for_every_word() -> None:
         assert evidence[row, place, word].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
+def test_the_bag_lowers_the_wanted_label_by_the_margin() -> None:
+    bag = bags.Bag(("x", "y"), torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.zeros(2))
+    evidence = bags.evidence(bag, torch.zeros(1, 1, 2), torch.tensor([0]), margin=3.0)
+    assert torch.allclose(evidence[0, 0], torch.nn.functional.logsigmoid(torch.tensor([2.0 - 3.0, -3.0])))
+
+
+def test_words_without_weights_have_the_evidence_that_is_computed_with_all() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.zeros(9, 3).index_copy(0, torch.tensor([2, 7]), torch.randn(2, 3, generator=generator))
+    bag = bags.Bag(("x", "y", "z"), weights, torch.randn(3, generator=generator))
+    assert bag.weighted is not None
+    assert bag.weighted.tolist() == [2, 7]
+    scores, wanted = torch.randn(2, 4, 3, generator=generator), torch.tensor([1, 2])
+    evidence = bags.evidence(bag, scores, wanted, margin=1.0)
+    # Two words with weights of three are too many to be worth it.
+    few = bags.Bag(bag.labels, weights[[2, 7, 0]], bag.bias)
+    assert few.weighted is None
+    of_few = bags.evidence(few, scores, wanted, margin=1.0)
+    assert torch.allclose(evidence, of_few[..., [2, 2, 0, 2, 2, 2, 2, 1, 2]])
+
+
 def test_open_places_count_with_their_expected_weights() -> None:
     bag = bags.Bag(("x", "y"), torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0]]), torch.zeros(2))
     open_place = torch.tensor([[[0.25, 0.25, 0.5], [1.0, 0.0, 0.0]]])

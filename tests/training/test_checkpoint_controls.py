@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import dlmctl
+from controls.classifier import Classifier
 from controls.pos import Pos
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
+from dlmctl.control.evidence.bag import load_bag
 from dlmctl.datasets.dataset import load_vocabulary
 from dlmctl.errors import ModelError, RecipeError
 from dlmctl.text.checkpoint_tokenizer import ROLES_FILE, CheckpointTokenizer
@@ -32,10 +36,14 @@ def made(request, tmp_path_factory):
     root = tmp_path_factory.mktemp("checkpoints")
     folder = WRITERS[request.param](root / request.param)
     (root / "texts.txt").write_text("\n".join(SENTENCES * 5))
-    command = ["data", "prepare", str(root / "texts.txt"), "--vocabulary", str(folder), "--out", str(root / "set")]
+    return folder, prepared(root / "texts.txt", folder, root / "set")
+
+
+def prepared(texts, vocabulary, out):
+    command = ["data", "prepare", str(texts), "--vocabulary", str(vocabulary), "--out", str(out)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    return folder, root / "set"
+    return out
 
 
 def test_a_data_set_keeps_the_roles_of_a_checkpoint(made, tmp_path):
@@ -69,3 +77,39 @@ def test_controls_are_trained_and_guide(made, tmp_path):
     card.write_text(json.dumps({**json.loads(card.read_text()), "positions": "10"}))
     with pytest.raises(ModelError, match=r"card\.json: positions must be a whole number"):
         dlmctl.load(folder).generate(TARGET, samples=1, sampler={"new_tokens": longest})
+
+
+def test_labels_of_texts_are_counted_by_token(made, tmp_path):
+    """Without a run, and whatever the length of the texts that are then drawn."""
+    folder = shutil.copytree(made[0], tmp_path / "model")
+    rows = [
+        {"text": f"{first} {colour} boat {last} .", "colour": colour}
+        for first, last in itertools.product(("the", "a", "no", "my"), ("sinks", "sails", "is here", "was there"))
+        for colour in ("red", "green")
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    data = prepared(tmp_path / "rows.jsonl", folder, tmp_path / "labelled")
+    command = ["train", "control", "classifier", "--model", folder, "--data", data, "--label", "colour", "--name", "of"]
+    run = CliRunner().invoke(app, [*map(str, command)])
+    assert run.exit_code == 0, run.output
+    assert {path.name for path in (folder / "controls/classifier/of").iterdir()} == {
+        "bag.safetensors",
+        "card.json",
+        "labels.json",
+    }
+    model, bag = dlmctl.load(folder), load_bag(folder / "controls" / "classifier" / "of" / "bag.safetensors")
+    for number, label in enumerate(bag.labels):
+        control = 8 * Classifier(label=label, name="of")
+        guided, free = (
+            model.generate(control, samples=8, sampler={"new_tokens": 60, "temperature": 1, "min_p": 0}, guidance={"scale": scale})
+            for scale in (4.0, 0.0)
+        )
+        chances = [chance_of(number, bag, model.model.embeddings, sample) for sample in (*guided, *free)]
+        assert min(chances[:8]) > 0.9
+        assert sum(chances[:8]) > sum(chances[8:])
+
+
+def chance_of(number, bag, embeddings, sample):
+    """The probability of a label by the weights that guide, for the tokens of a text: random ones spell no words."""
+    ids = torch.cdist(torch.from_numpy(sample.latent), embeddings).argmin(1)
+    return (bag.weights[ids].sum(0) + bag.bias).softmax(0)[number].item()

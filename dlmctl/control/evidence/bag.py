@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from dlmctl.errors import ModelError, short_message
 MAX_CLASSES = 1000
 # Largest difference of the weights of one word, in nats: beyond it float32 would lose terms of the sum over labels.
 MAX_SPREAD = 80.0
-# For fitting: coefficient of the squared weights in the loss, and texts per step.
-PENALTY, BATCH = 5e-5, 1024
+# Texts per step of fitting.
+BATCH = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,26 +51,45 @@ class Bag:
         ids = torch.from_numpy(origins)
         return replace(self, weights=self.weights[ids] * (ids >= 0)[:, None], vocabulary=vocabulary)
 
+    @cached_property
+    def weighted(self) -> Tensor | None:
+        """The ids of the words with weights if most have none, as in a large vocabulary of tokens; otherwise None."""
+        ids = self.weights.any(-1).nonzero().flatten()
+        return ids if 2 * len(ids) < len(self.weights) else None
+
     def expected(self, probabilities: Tensor) -> Tensor:
         """The expected weights ``[B, L, labels]`` of words with probabilities ``[B, L, V]``."""
         return probabilities.to(self.weights.dtype) @ self.weights
 
 
-def evidence(bag: Bag, scores: Tensor, wanted: Tensor) -> Tensor:
+def evidence(bag: Bag, scores: Tensor, wanted: Tensor, margin: float = 0.0) -> Tensor:
     """log p(wanted label | word v here, the other positions unchanged) for every word v: ``[B, L, V]``.
 
-    It needs no more memory than the result: the sum over labels is a matrix product.
+    It needs no more memory than the result: the sum over labels is a matrix product. All words without weights have the
+    same value, which is computed once.
 
     Args:
         scores: the weights ``[B, L, labels]`` of the word at each position, expected ones where it is open, zero at
             positions without a word.
         wanted: the index of the label ``[B]``.
+        margin: nats that the score of the wanted label is lowered by. Without it, a text whose expected words each say
+            a little for the label already counts as having it, and no word gains from saying more.
     """
     others = scores.sum(1, keepdim=True) - scores + bag.bias
-    log_total = _log_sum(others, bag.weights)
-    score = others.gather(2, wanted[:, None, None].expand(-1, others.shape[1], 1)) + bag.weights.T[wanted][:, None]
+    others = others - margin * F.one_hot(wanted, others.shape[2])[:, None]
+    if bag.weighted is None:
+        return _log_share(others, bag.weights, wanted)
+    without_weights = _log_share(others, torch.zeros_like(bag.weights[:1]), wanted)
+    with_weights = _log_share(others, bag.weights[bag.weighted], wanted)
+    return without_weights.repeat(1, 1, len(bag.weights)).index_copy_(2, bag.weighted, with_weights)
+
+
+def _log_share(others: Tensor, weights: Tensor, wanted: Tensor) -> Tensor:
+    """``log_softmax`` over labels of ``others [B, L, labels]`` + ``weights [V, labels]``, of the ``wanted [B]`` one:
+    ``[B, L, V]``."""
+    score = others.gather(2, wanted[:, None, None].expand(-1, others.shape[1], 1)) + weights.T[wanted][:, None]
     # Rounding of the two sums could make a probability exceed 1.
-    return (score - log_total).clamp(max=0)
+    return (score - _log_sum(others, weights)).clamp(max=0)
 
 
 def _log_sum(scores: Tensor, weights: Tensor) -> Tensor:
@@ -115,7 +135,7 @@ def fit_bag(
     lr: float = 0.05,
     vocabulary: str = "",
 ) -> Bag:
-    """Multinomial logistic regression on bags of words.
+    """Multinomial logistic regression on bags of words, with a standard normal prior of each weight.
 
     Args:
         bags: word ids of each text; repeated ids count repeatedly.
@@ -141,7 +161,7 @@ def fit_bag(
         cells = np.arange(int(sizes[rows].sum())) + np.repeat(starts[rows] - offsets, sizes[rows])
         scores = F.embedding_bag(flat[cells], matrix, torch.from_numpy(offsets), mode="sum") + bias
         nats = F.cross_entropy(scores, target[rows], reduction="none")
-        loss = (nats * share[rows]).mean() + PENALTY * matrix.square().sum()
+        loss = (nats * share[rows]).mean() + matrix.square().sum() / (2 * len(used))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from dlmctl.checkpoint.control_weights import check_control_files, find_control_folder
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.evidence.bag import Bag, load_bag, save_bag
-from dlmctl.control.evidence.table import CountTable, fingerprint, load_table, save_table
+from dlmctl.control.evidence.table import DIGITS, CountTable, fingerprint, load_table, save_table
 from dlmctl.control.state import BatchContext
-from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
+from dlmctl.text.tokenizer import HuggingFaceTokenizer, Tokenizer
 
 
 class SavableEvidence(Protocol):
@@ -68,18 +68,16 @@ def _bag(path: Path, _mtime_ns: int, vocabulary: str) -> Bag:
     return load_bag(path, vocabulary)
 
 
-def fingerprint_of(vocabulary: Tokenizer) -> str:
-    """The fingerprint of a model's words; for a model of word pieces it is empty, and matches no table."""
-    return _fingerprint_of(vocabulary) if isinstance(vocabulary, WordTokenizer) else ""
-
-
 @lru_cache(maxsize=4)
-def _fingerprint_of(vocabulary: WordTokenizer) -> str:
-    return fingerprint(sorted(vocabulary.vocabulary, key=vocabulary.vocabulary.__getitem__))
+def fingerprint_of(vocabulary: Tokenizer) -> str:
+    """The fingerprint of a model's words, or of its tokens and how text becomes them."""
+    if isinstance(vocabulary, HuggingFaceTokenizer):
+        return vocabulary.digest[:DIGITS]
+    return fingerprint([vocabulary.token(index) for index in range(len(vocabulary))])
 
 
-def ids_or_negative(words: Sequence[str], vocabulary: WordTokenizer) -> list[int]:
-    """The ids of words, -1 for words outside the vocabulary, which are not counted."""
+def ids_or_negative(words: Sequence[str], vocabulary: Tokenizer) -> list[int]:
+    """The ids of words, or of their tokens; -1 for what is outside the vocabulary, and is not counted."""
     ids = vocabulary.encode(words)[1:-1]
     return [-1 if word_id == vocabulary.unk_id else word_id for word_id in ids]
 

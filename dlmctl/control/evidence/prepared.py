@@ -137,19 +137,24 @@ class PreparedBag(Prepared):
     """Guidance by linear weights of words, exact for each word given the others, known or expected.
 
     Args:
-        bag: the weights.
+        bag: the weights; what the model has beyond the vocabulary, such as rows that fill up its embeddings, has none.
         wanted: the index of the label that each text must have.
         weight: factor on the evidence.
+        margin: see ``bag.evidence``.
     """
 
     weighs = True
 
-    def __init__(self, bag: Bag, wanted: Sequence[int], weight: float, batch: BatchContext[Any]) -> None:
-        self.bag = Bag(bag.labels, bag.weights.to(batch.device), bag.bias.to(batch.device), bag.vocabulary)
-        self.wanted, self.weight = torch.tensor(wanted, device=batch.device), weight
+    def __init__(
+        self, bag: Bag, wanted: Sequence[int], weight: float, batch: BatchContext[Any], margin: float = 0.0
+    ) -> None:
+        weights = F.pad(bag.weights, (0, 0, 0, len(batch.model.embeddings) - len(bag.weights)))
+        self.bag = Bag(bag.labels, weights.to(batch.device), bag.bias.to(batch.device), bag.vocabulary)
+        self.wanted, self.weight, self.margin = torch.tensor(wanted, device=batch.device), weight, margin
 
     def evidence_given(self, probabilities: Tensor) -> Tensor:
-        return self.weight * bag_evidence(self.bag, self.bag.expected(probabilities), self.wanted).to(probabilities)
+        scores = self.bag.expected(probabilities)
+        return self.weight * bag_evidence(self.bag, scores, self.wanted, self.margin).to(probabilities)
 
     def energy(self, state: ControlState) -> Tensor:
         """-log p(label | expected words)."""

@@ -29,6 +29,8 @@ FORMAT = 1
 LARGE = 255
 # Far above any real table; it limits what a damaged file can allocate.
 MAX_CELLS = 50_000_000
+# The length of a fingerprint.
+DIGITS = 16
 RECOUNT_REMEDY = "Count it again, or install dlmctl again."
 
 Ints = NDArray[np.int64]
@@ -214,8 +216,8 @@ def pruned(table: CountTable, least: int) -> CountTable:
 
 
 def fingerprint(words: Sequence[str]) -> str:
-    """Sixteen hexadecimal digits that identify a vocabulary, given its words in the order of their ids."""
-    return hashlib.sha256(json.dumps(list(words), ensure_ascii=False).encode()).hexdigest()[:16]
+    """``DIGITS`` hexadecimal digits that identify a vocabulary, given its words in the order of their ids."""
+    return hashlib.sha256(json.dumps(list(words), ensure_ascii=False).encode()).hexdigest()[:DIGITS]
 
 
 def save_table(table: CountTable, path: Path) -> None:
