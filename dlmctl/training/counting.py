@@ -37,7 +37,7 @@ from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.text.terminal import spinning
 from dlmctl.text.tokenizer import UNK, Tokenizer, WordTokenizer, same_encoding
-from dlmctl.training.hints import HintResult, HintRun, train_hints
+from dlmctl.training.hints import HintResult, HintRun, has_hints, train_hints
 
 # Significant bits of the matrices of saved hints; the held-out bound is the same as with all.
 HINT_BITS = 8
@@ -136,7 +136,7 @@ def _say_nothing_is_trained(name: str, learned: Labels, pretrained: Pretrained, 
     if wanted:
         reason = f"note: evidence for {name} is only counted for this model, and nothing is trained"
         print(f"{reason}: --out, --resume and training settings are not used.", file=sys.stderr)
-    elif type(learned).asks is not Labels.asks and cast("MaskedLM", pretrained.model).family == "masked":
+    elif has_hints(type(learned), cast("MaskedLM", pretrained.model)):
         what = "note: with --out RUN this command also trains hints, by which more texts meet what is asked"
         print(f"{what} (`--config control-small` takes minutes).", file=sys.stderr)
 

@@ -255,12 +255,15 @@ class HintRun(NamedTuple):
     arguments: Mapping[str, str | None]
 
 
+def has_hints(kind: type[Labels], model: MaskedLM) -> bool:
+    """Whether hints can be trained for a model: it is of the family ``masked``, and the labels list requests."""
+    return model.family == "masked" and kind.asks is not Labels.asks
+
+
 def train_hints(
     labels: Labels, pretrained: Pretrained, text: LabelledText, run: HintRun, data: Path
 ) -> HintResult | None:
-    """Train hints for a control on text with examples of its requests; None if there are no examples.
-
-    Only for models of the family ``masked``; None for others.
+    """Train hints for a control on text with examples of its requests; None if there are no examples, or no hints.
 
     Args:
         labels: of the control, which list the requests that each sentence is an example of.
@@ -270,7 +273,7 @@ def train_hints(
         DataError: no feature occurs often enough in the text.
         UserError: as ``training.loop.fit``.
     """
-    if cast("MaskedLM", pretrained.model).family != "masked":
+    if not has_hints(type(labels), cast("MaskedLM", pretrained.model)):
         return None
     requests = labels.asks(text)
     chosen = [row for row, row_requests in enumerate(requests) if row_requests]
