@@ -178,13 +178,20 @@ def _params(settings: list[str] | None) -> dict[str, Any]:
     return params
 
 
-def _print(figures: dict[str, float], json: bool) -> None:
+def _print(figures: dict[str, Any], json: bool) -> None:
     if json:
         import json as encoder
 
         typer.echo(encoder.dumps(figures, indent=2))
         return
-    from dlmctl.cli.render import figure
+    from dlmctl.cli.render import figure, print_table
+    from dlmctl.control.catalogue import in_yaml
 
+    by_target = figures.pop("by_target", [])
     for name, value in figures.items():
         typer.echo(f"{name:<28} {figure(value)}")
+    if by_target:
+        rows = [
+            [row["control"], in_yaml(row["target"])[1:-1], *map(figure, list(row.values())[2:])] for row in by_target
+        ]
+        print_table([name.replace("_", " ") for name in by_target[0]], rows, texts=2)  # a terminal breaks at spaces
