@@ -44,7 +44,7 @@ def original_of(folder: Path, network: nn.Module) -> Original:
     """
     settings = read_object(folder / "config.json")
     vendor, _ = declared(folder, settings)
-    renamed = {vendor.rename(name): name for name in stored_weights(weights_path(folder, network))}
+    renamed = {vendor.rename(name): name for name in stored_weights(weights_path(folder, type(network)))}
     state, tied = _state_of(network)
     names = {own: name for own, name in renamed.items() if own is not None and own in state}
     # Tied weights may be stored under either name.
