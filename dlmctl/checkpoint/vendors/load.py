@@ -21,7 +21,6 @@ from dlmctl.checkpoint.vendors.block_decoders import FAST_DLLM, SDAR
 from dlmctl.checkpoint.vendors.declared import Shape, Sizes, Vendor
 from dlmctl.checkpoint.vendors.diffu import DIFFUGPT, DIFFULLAMA, TABLE
 from dlmctl.checkpoint.vendors.dream import CODA, DREAM, OPEN_DCODER
-from dlmctl.checkpoint.vendors.encoder_folder import training_texts
 from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
 from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
@@ -29,6 +28,7 @@ from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
 from dlmctl.checkpoint.vendors.mixtures import LLADA2, LLADA_MOE, RND1, SDAR_MOE
 from dlmctl.checkpoint.vendors.sedd import SEDD
+from dlmctl.checkpoint.vendors.trained_folder import training_texts
 from dlmctl.checkpoint.vendors.uniform import DUO, UDLM
 from dlmctl.checkpoint.weights import (
     QUANTISED,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.vendors.encoder_folder import SHARD_BYTES, TEXTS, save_encoder
 from dlmctl.checkpoint.vendors.load import declared, stored_weights, weights_path
+from dlmctl.checkpoint.vendors.trained_folder import SHARD_BYTES, TEXTS, save_encoder
 from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import ModelError
