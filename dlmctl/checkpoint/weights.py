@@ -191,11 +191,11 @@ def load_weights(folder: str | Path, stem: str = "model", *, stored: bool = Fals
     return state
 
 
-def stored_shape(folder: Path, tensor: str, stem: str = "model") -> Sequence[int] | None:
+def stored_shape(folder: Path, tensor: str) -> Sequence[int] | None:
     """The shape of a tensor of ``load_weights``, without reading its values; None if no file has it, or they cannot be
     read, of which ``load_weights`` says why."""
     try:
-        for path in _weight_files(folder, stem)[0]:
+        for path in _weight_files(folder, "model")[0]:
             with safe_open(path, framework="pt") as file:
                 if tensor in file.keys():  # noqa: SIM118 (not a mapping)
                     return list(file.get_slice(tensor).get_shape())
