@@ -12,6 +12,9 @@ from dlmctl.cli.options import DrawSettings, FiguresAsJson, Judge, settings_reci
 
 app = typer.Typer(no_args_is_help=True)
 
+# Settings of the texts that ``evaluate control`` measures.
+CONTROL_SETTINGS = ("preset", "sampler", "guidance", "until", "candidates", "rank_by", "scorer", "second_scorer")
+
 TaskModel = Annotated[
     str,
     typer.Option(
@@ -40,7 +43,7 @@ def samples(
     from dlmctl.cli.render import sampling_progress
     from dlmctl.evaluation.samples import evaluate_samples
 
-    recipe = settings_recipe(settings, model)
+    recipe = settings_recipe(settings, model, takes=("preset", "sampler"))
     with sampling_progress(quiet=json) as progress:
         figures = evaluate_samples(
             from_pretrained(model),
@@ -79,7 +82,7 @@ def control(
     from dlmctl.errors import UserError
     from dlmctl.evaluation.control_success import evaluate_control, read_targets
 
-    recipe = settings_recipe(settings, model)
+    recipe = settings_recipe(settings, model, takes=CONTROL_SETTINGS)
     if params and len(names) > 1:
         raise UserError("--param works with a single control only.", where="command line")
     controls = [read_targets(name, targets, limit, _params(params), judge) for name in names]
@@ -126,7 +129,8 @@ def source(
     from dlmctl.generation.output import check_target, write
     from dlmctl.metrics.text_files import split_by
 
-    recipe, split_words = settings_recipe(settings, model), split_by(tokenize)
+    recipe = settings_recipe(settings, model, takes=("preset", "sampler"))
+    split_words = split_by(tokenize)
     if out is not None:
         check_target(out)
     pretrained = from_pretrained(model)
