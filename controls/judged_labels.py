@@ -14,6 +14,7 @@ from dlmctl.control.evidence.beside import EvidenceFiles
 from dlmctl.control.hints import HintRequest
 from dlmctl.control.labels import is_guide_half
 from dlmctl.control.text_labels import BAG_FILE, find_label
+from dlmctl.errors import first_few
 from dlmctl.text.fields import Value
 from dlmctl.text.spelling import detokenize
 from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
@@ -45,7 +46,7 @@ def _warn_of_untested_labels(texts: Mapping[str, int]) -> None:
     few = sorted((count, label) for label, count in texts.items() if count < FEW_TEXTS)
     if few:
         what = "how good the judge is at these is not known, as few held-out texts have them"
-        listed = _listed([f"{label!r} ({count})" for count, label in few])
+        listed = first_few([f"{label!r} ({count})" for count, label in few], MOST_LISTED)
         log.warning("dlmctl: %s: %s. `dlmctl data prepare --valid-share` holds out more.", what, listed)
 
 
@@ -57,14 +58,8 @@ def _warn_of_several_labels(rows: Iterable[tuple[Sequence[str], str]]) -> None:
     several = [(words, labels) for words, labels in labels_of.items() if len(labels) > 1]
     if several:
         (words, labels), what = several[0], "texts have several labels, and are learned as examples of each"
-        example = f"{detokenize(words)[:60]!r} is {_listed(sorted(map(repr, labels)))}"
+        example = f"{detokenize(words)[:60]!r} is {first_few(sorted(map(repr, labels)), MOST_LISTED)}"
         log.warning("dlmctl: %d of %d different %s: %s.", len(several), len(labels_of), what, example)
-
-
-def _listed(labels: Sequence[str]) -> str:
-    """The first few labels, and how many more there are."""
-    more = f" and {len(labels) - MOST_LISTED} more labels" if len(labels) > MOST_LISTED else ""
-    return ", ".join(labels[:MOST_LISTED]) + more
 
 
 def verdict_of(
@@ -174,7 +169,7 @@ class JudgedLabels(TextLabels):
             raise DataError(what, where="--data")
         if dropped := sorted(set(whole.known) - set(shared)):
             what = "left out, as too few different texts have them for a guide and a judge"
-            log.warning("dlmctl: %s: %s.", what, _listed(list(map(repr, dropped))))
+            log.warning("dlmctl: %s: %s.", what, first_few(list(map(repr, dropped)), MOST_LISTED))
         (name,) = whole.values
         _warn_of_several_labels(whole.named(data))
         labels = replace(whole, values={name: shared})._with_judge(check, guide, ranks_of(vocabulary))

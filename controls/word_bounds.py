@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from dlmctl.errors import RecipeError
+from dlmctl.errors import RecipeError, first_few
 from dlmctl.text.word_counts import FILE, WordCounts
 from dlmctl.text.word_properties import BUILT_IN, COUNTED, built_in_property
 
@@ -156,8 +156,7 @@ class WordFilter:
 
 
 def _first_few(words: Sequence[str]) -> str:
-    more = f" and {len(words) - MAX_NAMED:,} more" if len(words) > MAX_NAMED else ""
-    return ", ".join(map(repr, words[:MAX_NAMED])) + more
+    return first_few(list(map(repr, words)), MAX_NAMED)
 
 
 def _value_range(values: Sequence[Value]) -> str:

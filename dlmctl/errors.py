@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,6 +192,11 @@ def did_you_mean(word: str, known: list[str]) -> str:
     suggestions = [by_lowercase[match] for match in matches]
     listed = known if len(known) <= 20 else [*known[:20], "..."]
     return f"Did you mean {suggestions[0]!r}?" if suggestions else f"Known: {', '.join(listed)}."
+
+
+def first_few(texts: Sequence[str], most: int) -> str:
+    """``a, b and 3 more``: the first of several texts, at ``most`` so many."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most:,} more" if len(texts) > most else "")
 
 
 def typed_message(error: BaseException) -> str:

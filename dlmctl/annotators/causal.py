@@ -88,17 +88,26 @@ class CausalLM(NamedTuple):
         return str(self.model.config.name_or_path)
 
 
-@lru_cache(maxsize=2)
 def load_causal(source: str) -> CausalLM:
-    """Load a Hugging Face causal language model by folder or hub name, without running custom code.
+    """Load a Hugging Face causal language model by folder or hub name, without running custom code. The last few are
+    cached, each once, whichever way it is named.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
     """
+    folder = resolve(source).resolve()
+    try:
+        return _in_folder(folder)
+    except ModelError as error:
+        raise ModelError(error.what, where=source, remedy=error.remedy) from None
+
+
+# A recipe may name three: `scorer`, `second_scorer` and the `scorer` of `surprisal`.
+@lru_cache(maxsize=3)
+def _in_folder(folder: Path) -> CausalLM:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = resolve(source)
     remedy = "Give a folder or hub name of one in safetensors."
     trusted = {"trust_remote_code": False}
     try:
@@ -109,11 +118,11 @@ def load_causal(source: str) -> CausalLM:
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         message = f"is no causal language model that can be read: {typed_message(error)}."
-        raise ModelError(message, where=source, remedy=remedy) from None
+        raise ModelError(message, remedy=remedy) from None
     reader = CausalLM(model.eval(), tokenizer)
     fault = _fault_of(reader, sorted(loaded["missing_keys"]))
     if fault is not None:
-        raise ModelError(fault, where=source, remedy=remedy)
+        raise ModelError(fault, remedy=remedy)
     return reader
 
 

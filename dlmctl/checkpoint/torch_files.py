@@ -14,8 +14,12 @@ from dlmctl.errors import ModelError, short_message
 from dlmctl.text.files import require_file
 
 
-def read_torch_weights(path: Path) -> dict[str, Tensor]:
+def read_torch_weights(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """The tensors of a ``.pt`` or ``.bin`` file, on the CPU.
+
+    Args:
+        mapped: map the values into memory, unchecked, for those who ask for shapes only. The format before torch 1.6
+            has to be read.
 
     Raises:
         ModelError: the file is damaged, holds more than the weights of one model, or tensors that are not plain.
@@ -23,10 +27,11 @@ def read_torch_weights(path: Path) -> dict[str, Tensor]:
     require_file(path)
     remedy = "Copy it again; if it is complete, save its tensors alone: `torch.save(model.state_dict(), PATH)`."
     try:
-        _check_sums(path)
+        if not mapped:
+            _check_sums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files not written by torch, which are refused below
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
         # torch's own message recommends to turn off this protection.
         what = "is damaged, or holds more than weights; files that would run code on loading are never read."

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -189,6 +189,19 @@ def load_weights(folder: str | Path, stem: str = "model", *, stored: bool = Fals
         raise ModelError(f"names {missing[0]!r}, which its file does not hold.", where=where, remedy=SAVE_AGAIN)
     require_numbers(state, folder / f"{stem}.safetensors")
     return state
+
+
+def stored_shape(folder: Path, tensor: str) -> Sequence[int] | None:
+    """The shape of a tensor of ``load_weights``, without reading its values; None if no file has it, or they cannot be
+    read, of which ``load_weights`` says why."""
+    try:
+        for path in _weight_files(folder, "model")[0]:
+            with safe_open(path, framework="pt") as file:
+                if tensor in file.keys():  # noqa: SIM118 (not a mapping)
+                    return list(file.get_slice(tensor).get_shape())
+    except (ModelError, OSError, SafetensorError):
+        pass
+    return None
 
 
 def _weight_files(folder: Path, stem: str) -> tuple[list[Path], list[str]]:

@@ -28,8 +28,10 @@ def bench(
     from dlmctl.recipe.presets import PRESETS, PresetSettings
 
     with working(quiet=json) as watch:
+        recipes = {
+            preset: settings_recipe(settings, model, preset, takes=("sampler", "guidance")) for preset in PRESETS
+        }
         pretrained = from_pretrained(model)
-        recipes = {preset: settings_recipe(settings, model, preset) for preset in PRESETS}
         presets = {preset: PresetSettings(recipe.sampler, recipe.guidance) for preset, recipe in recipes.items()}
         cases = self_generated_cases(pretrained, samples, seed=seed, sampler=presets["balanced"].sampler)
         rows = list(compare(pretrained, cases, presets, repeats=repeats, seed=seed, scorer=scorer, watch=watch))

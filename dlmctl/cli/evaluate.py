@@ -12,6 +12,9 @@ from dlmctl.cli.options import DrawSettings, FiguresAsJson, Judge, settings_reci
 
 app = typer.Typer(no_args_is_help=True)
 
+# Settings of the texts that ``evaluate control`` measures.
+CONTROL_SETTINGS = ("preset", "sampler", "guidance", "until", "candidates", "rank_by", "scorer", "second_scorer")
+
 TaskModel = Annotated[
     str,
     typer.Option(
@@ -40,7 +43,7 @@ def samples(
     from dlmctl.cli.render import sampling_progress
     from dlmctl.evaluation.samples import evaluate_samples
 
-    recipe = settings_recipe(settings, model)
+    recipe = settings_recipe(settings, model, takes=("preset", "sampler"))
     with sampling_progress(quiet=json) as progress:
         figures = evaluate_samples(
             from_pretrained(model),
@@ -79,7 +82,7 @@ def control(
     from dlmctl.errors import UserError
     from dlmctl.evaluation.control_success import evaluate_control, read_targets
 
-    recipe = settings_recipe(settings, model)
+    recipe = settings_recipe(settings, model, takes=CONTROL_SETTINGS)
     if params and len(names) > 1:
         raise UserError("--param works with a single control only.", where="command line")
     controls = [read_targets(name, targets, limit, _params(params), judge) for name in names]
@@ -126,7 +129,8 @@ def source(
     from dlmctl.generation.output import check_target, write
     from dlmctl.metrics.text_files import split_by
 
-    recipe, split_words = settings_recipe(settings, model), split_by(tokenize)
+    recipe = settings_recipe(settings, model, takes=("preset", "sampler"))
+    split_words = split_by(tokenize)
     if out is not None:
         check_target(out)
     pretrained = from_pretrained(model)
@@ -178,13 +182,20 @@ def _params(settings: list[str] | None) -> dict[str, Any]:
     return params
 
 
-def _print(figures: dict[str, float], json: bool) -> None:
+def _print(figures: dict[str, Any], json: bool) -> None:
     if json:
         import json as encoder
 
         typer.echo(encoder.dumps(figures, indent=2))
         return
-    from dlmctl.cli.render import figure
+    from dlmctl.cli.render import figure, print_table
+    from dlmctl.control.catalogue import in_yaml
 
+    by_target = figures.pop("by_target", [])
     for name, value in figures.items():
         typer.echo(f"{name:<28} {figure(value)}")
+    if by_target:
+        rows = [
+            [row["control"], in_yaml(row["target"])[1:-1], *map(figure, list(row.values())[2:])] for row in by_target
+        ]
+        print_table([name.replace("_", " ") for name in by_target[0]], rows, texts=2)  # a terminal breaks at spaces

@@ -114,7 +114,7 @@ def generate(
     prompts = prompt[0] if prompt and len(prompt) == 1 else prompt  # alone it needs no column
     sampling_options = {"prompt": prompts, "preset": preset, "steps": steps, "sampler": sampler, "device": device}
     all_settings = overrides(settings, **run_options, **sampling_options)
-    resolved, origin = _read(recipe, model, all_settings, control or [], quiet=quiet or json)
+    resolved, origin = _read(recipe, all_settings, control or [], quiet=quiet or json)
     if quota and resolved.quota is None:
         from dlmctl.recipe.load import require_passing
         from dlmctl.recipe.settings import Quota
@@ -142,7 +142,7 @@ def generate(
 
 
 def _read(
-    recipe: str | None, model: str | None, settings: Sequence[str], controls: Sequence[str], *, quiet: bool
+    recipe: str | None, settings: Sequence[str], controls: Sequence[str], *, quiet: bool
 ) -> tuple[Recipe, SettingsFile]:
     """The recipe that a command line specifies, and the source of its settings."""
     with importing(quiet=quiet or recipe == "-"):
@@ -154,7 +154,7 @@ def _read(
                 what = "holds the recipe, so it cannot hold the targets too."
                 raise UserError(what, where="standard input", remedy="Put one of them into a file.")
             return resolved, origin
-        return read_recipe(free_recipe(model), "command line", settings, controls=controls)
+        return read_recipe(free_recipe(settings), "command line", settings, controls=controls)
 
 
 class Division(NamedTuple):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlmctl.cli import complete
+from dlmctl.errors import UserError
 
 if TYPE_CHECKING:
     from dlmctl.recipe.recipe import Recipe
@@ -76,7 +77,10 @@ PartOption = Annotated[
 ]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe setting.")]
 DrawSettings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A sampler or guidance setting, as in a recipe.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A setting of the sampler, or another that applies, as in a recipe."
+    ),
 ]
 Controls = Annotated[
     list[str] | None,
@@ -119,8 +123,23 @@ def overrides(settings: Sequence[str] | None, **options: Any) -> list[str]:
     return [*(settings or []), *from_options]
 
 
-def settings_recipe(settings: Sequence[str] | None, model: str, preset: str | None = None) -> Recipe:
-    """A recipe of settings alone; what they leave open is that of the preset for the model."""
+def settings_recipe(
+    settings: Sequence[str] | None, model: str, preset: str | None = None, *, takes: Sequence[str]
+) -> Recipe:
+    """A recipe of settings alone; what they leave open is that of the preset for the model.
+
+    Args:
+        takes: the settings that the command uses.
+
+    Raises:
+        RecipeError: they do not validate.
+        UserError: the command does not use one of them.
+    """
     from dlmctl.recipe.load import read_recipe
 
-    return read_recipe("", "command line", overrides(settings, model=model, preset=preset))[0]
+    recipe, _ = read_recipe("", "command line", overrides(settings, model=model, preset=preset))
+    for setting in settings or []:
+        name = setting.partition("=")[0].partition(".")[0]
+        if name not in takes:
+            raise UserError("has no effect here.", where=f"--set {name}", remedy=f"Settings here: {', '.join(takes)}.")
+    return recipe

@@ -106,6 +106,7 @@ def _say_judge_accuracy(folder: Path) -> list[str]:
         The labels, those with most texts first; none if the control has no judge.
     """
     from dlmctl.checkpoint.control_weights import CARD
+    from dlmctl.errors import first_few
     from dlmctl.processes import is_main
     from dlmctl.text.files import read_json
 
@@ -114,10 +115,9 @@ def _say_judge_accuracy(folder: Path) -> list[str]:
     texts: dict[str, int] = figures.get("judge_texts", {})
     if "judge_accuracy" in figures:
         recall = sorted(figures["judge_recall"].items(), key=lambda pair: pair[1])
-        shown = [f"{label!r} {share:.0%} of {texts[label]}" for label, share in recall[:MOST_LABELS]]
-        more = [f"{len(recall) - MOST_LABELS} labels more"] if len(recall) > MOST_LABELS else []
+        by_label = first_few([f"{label!r} {share:.0%} of {texts[label]}" for label, share in recall], MOST_LABELS)
         overall = f"{figures['judge_accuracy']:.0%} of {sum(texts.values())} held-out texts with a label"
-        say(f"its judge is right on {overall}: {', '.join([*shown, *more])}")
+        say(f"its judge is right on {overall}: {by_label}")
     return sorted(texts, key=lambda label: -texts[label])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlmctl.checkpoint.pretrained import Pretrained
-from dlmctl.control.base import Control
-from dlmctl.control.combined import check_all
+from dlmctl.control.base import Composite, Control
+from dlmctl.control.check import Check, unique_labels
+from dlmctl.control.combined import check_all, parts_of
 from dlmctl.control.registry import find_control
 from dlmctl.datasets.lines import json_lines
 from dlmctl.diffusion.noise import Draw
@@ -23,6 +26,7 @@ from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.sampling.draw import Progress
 from dlmctl.sampling.plan import Plan
 from dlmctl.sampling.possible_draws import impossible_draws
+from dlmctl.text.plain_values import name_of
 
 TARGET_LINES = 'Targets are JSON lines: sentences, {"words": ["A", "dog", "barks", "."]}, or parameters of the control.'
 
@@ -36,7 +40,7 @@ def evaluate_control(
     settings: Recipe | None = None,
     scorer: str | Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Draw one sample for each target and check it with the control's independent check.
 
     Args:
@@ -51,6 +55,7 @@ def evaluate_control(
         ``success`` (mean score: for POS the share of words with their tag, as in the paper), ``passed`` (share of texts
         that pass completely), ``lm_score`` (see ``nats_of``; only with a scorer), ``seconds_per_sample``; the same with
         ``unguided_`` for free samples of the same seed, as a baseline. For a composition also the success of each part.
+        ``by_target``, if targets recur: ``success`` and ``passed`` of each, see ``by_target``.
     """
     settings = settings or Recipe()
     if settings.scorer is not None:
@@ -58,7 +63,8 @@ def evaluate_control(
     nats = nats_of(pretrained, scorer)
     control = control.for_model(pretrained)
     possible = possible_targets(control, pretrained, targets, seed=seed, sampler=settings.sampler)
-    figures: dict[str, float] = {"targets": targets, "impossible": targets - len(possible)}
+    figures: dict[str, Any] = {"targets": targets, "impossible": targets - len(possible)}
+    checks: dict[str, dict[int, Mapping[str, Check]]] = {}
     for prefix, applied in (("", control), ("unguided_", None)):
         result = generate(
             applied,
@@ -76,15 +82,66 @@ def evaluate_control(
         )
         texts = [sample.words for sample in result]
         verdicts = check_all(control, possible, texts, [sample.text for sample in result])
-        scores = {label: sum(row[label].score for row in verdicts) / targets for label in verdicts[0]}
-        figures[f"{prefix}success"] = sum(scores.values()) / len(scores)
-        figures[f"{prefix}passed"] = sum(all(check.passed for check in row.values()) for row in verdicts) / targets
-        if len(scores) > 1:
-            figures |= {f"{prefix}success_{label}": score for label, score in scores.items()}
+        checks[prefix] = dict(zip(possible, verdicts, strict=True))
+        figures |= {f"{prefix}{name}": figure for name, figure in _success(verdicts, targets).items()}
         if nats is not None:
             figures[f"{prefix}lm_score"] = nats(texts)
         figures[f"{prefix}seconds_per_sample"] = result.seconds / len(possible)
-    return figures
+    recurring = by_target(control, targets, checks)
+    return figures | ({"by_target": recurring} if recurring else {})
+
+
+def _success(verdicts: Sequence[Mapping[str, Check]], targets: int) -> dict[str, float]:
+    """Success, share of passed texts, and if there are several labels the success of each, from verdicts by label."""
+    scores = {label: sum(row[label].score for row in verdicts) / targets for label in verdicts[0]}
+    passed = sum(all(check.passed for check in row.values()) for row in verdicts) / targets
+    parts = {f"success_{label}": score for label, score in scores.items()} if len(scores) > 1 else {}
+    return {"success": sum(scores.values()) / len(scores), "passed": passed, **parts}
+
+
+def by_target(
+    control: Control[Any], targets: int, checks: Mapping[str, Mapping[int, Mapping[str, Check]]]
+) -> list[dict[str, Any]]:
+    """How often each target of a control is met, in the order of the targets, if they recur: if there are at least two,
+    with two texts each on average.
+
+    Args:
+        targets: number of targets.
+        checks: the verdicts on each text, by control label, by its number, for each prefix of figures; a number that is
+            missing is a failure.
+
+    Returns:
+        For each target of each part the ``control``, the ``target`` (the parameters in which the targets differ), the
+        number of its ``targets``, and for each prefix its ``success`` and ``passed``.
+    """
+    rows: list[dict[str, Any]] = []
+    parts = parts_of(control)
+    for label, part in zip(unique_labels([part.name for part in parts]), parts, strict=True):
+        numbers_of = _samples_of_targets(part, targets)
+        if not 1 < len(numbers_of) <= targets / 2:
+            continue
+        for target, numbers in numbers_of.items():
+            row = {"control": label, "target": json.loads(target), "targets": len(numbers)}
+            for prefix, verdicts in checks.items():
+                own = [verdicts[number][label] for number in numbers if number in verdicts]
+                row[f"{prefix}success"] = sum(check.score for check in own) / len(numbers)
+                row[f"{prefix}passed"] = sum(check.passed for check in own) / len(numbers)
+            rows.append(row)
+    return rows
+
+
+def _samples_of_targets(control: Control[Any], targets: int) -> dict[str, list[int]]:
+    """The numbers of the samples of each target, as JSON of the parameters in which the targets differ."""
+    if isinstance(control, Composite):
+        return {}
+    dealt = [control.dealt(number).model_dump(mode="json", fallback=name_of) for number in range(targets)]
+    names = dict.fromkeys(name for params in dealt for name in params)
+    differing = [name for name in names if any(params.get(name) != dealt[0].get(name) for params in dealt)]
+    numbers_of: dict[str, list[int]] = {}
+    for number, params in enumerate(dealt):
+        target = {name: params[name] for name in differing if params.get(name) is not None}
+        numbers_of.setdefault(json.dumps(target), []).append(number)
+    return numbers_of
 
 
 def possible_targets(

@@ -101,6 +101,7 @@ def generate_shards(
         KeyboardInterrupt: with a message that says what is kept; ``Terminated`` for SIGTERM.
     """
     team = processes.Team()
+    team.run_on_main(lambda: refuse_others(folder))
     pretrained = team.run_on_all(lambda: load_model(recipe, origin))
     table = team.run_on_all(lambda: read_targets(recipe, origin))
     process_count = team.size if part is None else part.parts
@@ -108,7 +109,6 @@ def generate_shards(
         require_independent_texts(recipe, rows=table is not None)
     joining = part is not None and shard_rows is None
     sharding = _Sharding(text_count_of(recipe, table), shard_rows, latents, process_count, joining)
-    team.run_on_main(lambda: refuse_others(folder))
 
     def open_shards() -> tuple[Run, list[range]]:
         ready()

@@ -105,7 +105,7 @@ def _worst_words(pretrained: Pretrained, texts: Mapping[int, Sample], number: in
         return {}
     rows = nats_of_words(reader, [text.words for text in texts.values()], [text.text for text in texts.values()])
     pairs = zip(texts.items(), rows, strict=True)
-    return {i: unlikely_place(text, row, number) for (i, text), row in pairs if row}
+    return {i: unlikely_place(text, [nats or 0.0 for nats in row], number) for (i, text), row in pairs if row}
 
 
 def unlikely_place(text: Sample, nats: Sequence[float], number: int) -> int:

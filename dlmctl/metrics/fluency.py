@@ -25,6 +25,10 @@ REPEATED, RARE = 1.0, MILLION / 1000
 SHARES = (1.0, WORST_SHARE, REPEATED)
 
 
+WordNats = Sequence[float | None]
+"""The nats of each word of a text, and of END after them; None for what does not count."""
+
+
 class Fluency(NamedTuple):
     """The scores of a text.
 
@@ -55,37 +59,43 @@ def fluency_of(
         texts: as words; natural: in natural spelling, which a causal language model reads.
         alone: score each text by itself, so that its last digits do not depend on the other texts.
     """
-    readable = list(range(len(texts)))
-    if not isinstance(reader, CausalLM):
-        readable = [index for index in readable if len(texts[index]) < reader[0].config.n_positions]
-    fluencies: list[Fluency | None] = [None] * len(texts)
-    for batch in [[index] for index in readable] if alone else [readable]:
-        spelled = [natural[index] for index in batch] if isinstance(reader, CausalLM) else ()
-        for index, nats in zip(batch, nats_of_words(reader, [texts[index] for index in batch], spelled), strict=True):
-            if not nats:
-                continue
-            worst = max(range(len(nats)), key=nats.__getitem__)
-            word = texts[index][worst] if worst < len(texts[index]) else END
-            count = max(1, len(texts[index]) - 1) if isinstance(reader, CausalLM) else len(nats)
-            fluencies[index] = Fluency(sum(nats) / count, word, nats[worst])
-    return fluencies
+    rows: list[WordNats] = []
+    for part in [slice(at, at + 1) for at in range(len(texts))] if alone else [slice(None)]:
+        rows += nats_of_words(reader, texts[part], natural[part])
+    return [_fluency(words, nats) if nats else None for words, nats in zip(texts, rows, strict=True)]
 
 
-def nats_of_words(reader: Reader, texts: Sequence[Sequence[str]], natural: Sequence[str] = ()) -> list[list[float]]:
-    """The nats of each word of each text, and of END after them; 0 where a causal language model has none, or none that
-    counts (``fluency_of``), and no list for a text that it cannot read to its end.
+def _fluency(words: Sequence[str], nats: WordNats) -> Fluency:
+    counted = [value for value in nats if value is not None]
+    worst = max(range(len(nats)), key=lambda place: nats[place] or 0.0)
+    word = words[worst] if worst < len(words) else END
+    return Fluency(sum(counted) / len(counted), word, nats[worst] or 0.0)
+
+
+def nats_of_words(reader: Reader, texts: Sequence[Sequence[str]], natural: Sequence[str] = ()) -> list[WordNats]:
+    """The nats of each word of each text, and of END after them; empty for a text that the reader cannot read to its
+    end.
 
     Args:
         texts: as words; natural: as for ``fluency_of``.
 
     Raises:
-        DataError: a text is too long for a scorer.
+        DataError: a text of few enough words has too many pieces of words for a scorer.
     """
-    if not isinstance(reader, CausalLM):
-        return token_nats(*reader, texts)
-    rows = surprisals(reader, texts, natural)
-    counted = [row if len(row) == 1 else [0.0, *row[1:]] for row in rows]  # the only word counts
-    return [[] if not row or row[-1] is None else [*(nats or 0.0 for nats in row), 0.0] for row in counted]
+    if isinstance(reader, CausalLM):
+        return [_counted(row) for row in surprisals(reader, texts, natural)]
+    is_readable = [len(words) < reader[0].config.n_positions for words in texts]
+    rows = iter(token_nats(*reader, [words for words, readable in zip(texts, is_readable, strict=True) if readable]))
+    return [next(rows) if readable else [] for readable in is_readable]
+
+
+def _counted(nats: Sequence[float | None]) -> WordNats:
+    """The surprisals of a text's words as ``nats_of_words``, without END. Of several words the first does not count,
+    and one that the model has no token for costs nothing."""
+    if not nats or nats[-1] is None:
+        return []
+    first = nats[0] if len(nats) == 1 else None
+    return [first, *(value or 0.0 for value in nats[1:]), None]
 
 
 def with_second(

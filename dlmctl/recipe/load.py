@@ -25,7 +25,7 @@ from dlmctl.recipe.command_line import STANDARD_INPUT, add_control, anchored
 from dlmctl.recipe.explain import explain, parsed
 from dlmctl.recipe.legacy import update_legacy
 from dlmctl.recipe.matched import MatchedRecipe
-from dlmctl.recipe.overrides import overlay
+from dlmctl.recipe.overrides import overlay, override
 from dlmctl.recipe.placeholders import placeholders_in
 from dlmctl.recipe.readable import PythonSettings
 from dlmctl.recipe.recipe import COMBINATIONS, DEFAULT_MODEL, ControlSpec, Misplaced, Recipe
@@ -113,13 +113,25 @@ def load_recipe(
     return _checked(value, place, Overrides(overrides, controls, targets))
 
 
-def free_recipe(model: str | None) -> str:
-    """The recipe used if none is given: it keeps the most fluent of several texts if the model has a scorer."""
+def free_recipe(overrides: Sequence[str]) -> str:
+    """The recipe used if none is given: it keeps the most fluent of several texts if something scores them, the
+    ``scorer`` of the settings or the model's own.
+
+    Args:
+        overrides: the settings, as for ``load_recipe``.
+
+    Raises:
+        RecipeError: one of them is not ``key=value``.
+    """
+    settings: dict[str, Any] = {}
+    for setting in overrides:
+        override(settings, setting)
     try:
-        has_scorer = (resolve(model or DEFAULT_MODEL) / SCORER).is_dir()
-    except ModelError:  # reported when the model is loaded
-        has_scorer = False
-    return FREE_RECIPE if has_scorer else ""
+        named = settings.get("scorer") is not None
+        is_scored = named or (resolve(settings.get("model", DEFAULT_MODEL)) / SCORER).is_dir()
+    except (ModelError, TypeError):  # no such model, or no name: reported when it is loaded, or the recipe is checked
+        is_scored = False
+    return FREE_RECIPE if is_scored else ""
 
 
 def load_matched(name: str, overrides: Sequence[str] = ()) -> tuple[MatchedRecipe, SettingsFile]:

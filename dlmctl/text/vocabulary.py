@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from dlmctl.errors import UnknownWordError
+from dlmctl.errors import UnknownWordError, first_few
 from dlmctl.text.tokenizer import Tokenizer
 
 # The most unknown words that a message names, and the most suggestions for each.
@@ -29,8 +29,7 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, control: str) -> list[
     unknown = [word for word, index in zip(words, ids, strict=True) if index == tokenizer.unk_id]
     if unknown:
         distinct = list(dict.fromkeys(unknown))
-        listed = ", ".join(map(repr, distinct[:MAX_NAMED]))
-        listed += f" and {len(distinct) - MAX_NAMED} more" * (len(distinct) > MAX_NAMED)
+        listed = first_few(list(map(repr, distinct)), MAX_NAMED)
         what = f"the word {listed} is not" if len(distinct) == 1 else f"the words {listed} are not"
         raise UnknownWordError(
             f"{what} among the {len(tokenizer)} that the model knows.",

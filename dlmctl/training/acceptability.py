@@ -41,7 +41,7 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.counting import require_words_of
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows, to_device
-from dlmctl.training.run_folder import check_apart, check_no_model
+from dlmctl.training.run_folder import check_no_model, check_run_folder
 from dlmctl.training.state import digest
 
 # A text counts as accepted in figures from this verdict on.
@@ -265,8 +265,8 @@ def train_acceptability(
         ModelError: the model is not a masked model, or has no scorer.
         UserError: ``out`` is the model's folder, holds an earlier run with ``resume`` off, or holds none with it on.
     """
-    check_apart(out, data)
     check_no_model(out, pretrained.folder)
+    check_run_folder(out, data, resume=resume)
     folder = new_control_folder(pretrained.folder, pretrained.model, ACCEPTABILITY)
     check_writable(folder.parent)
     task = AcceptabilityTask(config, pretrained, data, label, resume=resume)

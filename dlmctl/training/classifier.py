@@ -33,7 +33,7 @@ from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import count_control, require_words_of, text_of
-from dlmctl.training.hints import HintRun
+from dlmctl.training.hints import HintRun, has_hints
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
@@ -200,6 +200,8 @@ def train_control(
     arguments = {"control": control.name, "label": label, "name": name, "judge": judge}
     if isinstance(pretrained.model, MaskedModel) and labels_of(control).counted_in(pretrained.tokenizer):
         hints = None if out is None else HintRun(config, out, resume, arguments)
+        if out is not None and has_hints(labels_of(control), pretrained):
+            check_run_folder(out, resume=resume)
         return count_control(
             control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences, hints=hints, add=add
         )

@@ -36,7 +36,7 @@ from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.text.terminal import spinning
 from dlmctl.text.tokenizer import UNK, Tokenizer, same_encoding
-from dlmctl.training.hints import HintResult, HintRun, takes_hints, train_hints
+from dlmctl.training.hints import HintResult, HintRun, has_hints, train_hints
 
 # Significant bits of the matrices of saved hints; the held-out bound is the same as with all.
 HINT_BITS = 8
@@ -131,7 +131,7 @@ def _say_nothing_is_trained(name: str, learned: Labels, pretrained: Pretrained, 
     if wanted:
         reason = f"note: evidence for {name} is only counted for this model, and nothing is trained"
         print(f"{reason}: --out, --resume and training settings are not used.", file=sys.stderr)
-    elif type(learned).asks is not Labels.asks and takes_hints(pretrained):
+    elif has_hints(type(learned), pretrained):
         what = "note: with --out RUN this command also trains hints, by which more texts meet what is asked"
         print(f"{what} (`--config control-small` takes minutes).", file=sys.stderr)
 

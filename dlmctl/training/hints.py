@@ -255,17 +255,16 @@ class HintRun(NamedTuple):
     arguments: Mapping[str, str | None]
 
 
-def takes_hints(pretrained: Pretrained) -> bool:
-    """Whether hints can be trained for a model: one of the family ``masked`` with a vocabulary of words."""
-    return pretrained.model.family == "masked" and isinstance(pretrained.tokenizer, WordTokenizer)
+def has_hints(kind: type[Labels], pretrained: Pretrained) -> bool:
+    """Whether hints can be trained: the model is of the family ``masked``, over words, and the labels list requests."""
+    is_masked = pretrained.model.family == "masked" and isinstance(pretrained.tokenizer, WordTokenizer)
+    return is_masked and kind.asks is not Labels.asks
 
 
 def train_hints(
     labels: Labels, pretrained: Pretrained, text: LabelledText, run: HintRun, data: Path
 ) -> HintResult | None:
-    """Train hints for a control on text with examples of its requests; None if there are no examples.
-
-    None as well for models that do not take hints.
+    """Train hints for a control on text with examples of its requests; None if there are no examples, or no hints.
 
     Args:
         labels: of the control, which list the requests that each sentence is an example of.
@@ -275,7 +274,7 @@ def train_hints(
         DataError: no feature occurs often enough in the text.
         UserError: as ``training.loop.fit``.
     """
-    if not takes_hints(pretrained):
+    if not has_hints(type(labels), pretrained):
         return None
     requests = labels.asks(text)
     chosen = [row for row, row_requests in enumerate(requests) if row_requests]

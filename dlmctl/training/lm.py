@@ -33,7 +33,7 @@ from dlmctl.training.loop import fit
 from dlmctl.training.masked import MaskedTask, MaskedTrainingConfig
 from dlmctl.training.prompts import Prompts
 from dlmctl.training.rows import Rows, length_counts, to_device
-from dlmctl.training.run_folder import check_apart
+from dlmctl.training.run_folder import check_run_folder
 from dlmctl.training.state import digest
 from dlmctl.training.time_sampling import TimeSampler
 from dlmctl.training.training_text import save_training_text
@@ -259,7 +259,7 @@ def train_lm(config: LmConfig, data: str | Path, out: str | Path, *, resume: boo
         UserError: ``out`` is inside ``data``; also as ``training.loop.fit``.
     """
     data, out = Path(data), Path(out)
-    check_apart(out, data)
+    check_run_folder(out, data, resume=resume)
     task = _task(config, data)
     if (out / "model").exists():
         check_writable(out / "model")

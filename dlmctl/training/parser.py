@@ -39,6 +39,7 @@ from dlmctl.errors import DataError
 from dlmctl.text.files import require_file
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
+from dlmctl.training.run_folder import check_run_folder
 from dlmctl.training.tagger import fit_crf, read_conllu, save_tagger
 
 # Feature values and labels rarer than this in training are treated as unseen.
@@ -286,6 +287,7 @@ def train_parser(
         DataError: a file cannot be read.
         UserError: python-crfsuite is missing, or ``out`` and ``resume`` do not fit together.
     """
+    check_run_folder(out, resume=resume)
     trees, held_out = read_treebank(train), read_treebank(dev)
     files = {"data": train, "dev": dev}
     if silver is not None:

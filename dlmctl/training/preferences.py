@@ -41,7 +41,7 @@ from dlmctl.training.drafts import Drafts, ExampleBuilder, drafts_of, splits_for
 from dlmctl.training.hints import HintBatch, batch_maker, hinted_nats, mean_bound, stream_batches
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows, to_device
-from dlmctl.training.run_folder import check_apart
+from dlmctl.training.run_folder import check_apart, check_run_folder
 from dlmctl.training.state import digest
 from dlmctl.training.tuned_model import TrainedHints, check_output, save_tuned
 from dlmctl.training.word_tags import drop_tags
@@ -304,6 +304,7 @@ def train_preferences(
     check_apart(out, data, text)
     folder = out / "model"
     check_output(folder, pretrained)
+    check_run_folder(out, resume=resume)
     task = PreferenceTask(config, pretrained, data, text, label)
     hints_folder = task.builder.folder
     inputs = {"label": label, "weights of the model": weights_digest(pretrained), "text": digest(text)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dlmctl.checkpoint.resolve import SCORER
+from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import UserError
 from dlmctl.training.state import STATE_FILE
 
@@ -12,12 +14,18 @@ METRICS_FILE = "metrics.jsonl"
 _RESULT_FOLDERS = ("model", SCORER, "parser")
 
 
-def check_run_folder(out: Path, *, resume: bool) -> None:
-    """Check before the first step that a run can start, or continue, in ``out``.
+def check_run_folder(out: Path, *data: Path, resume: bool) -> None:
+    """Check before anything slow that a run can start, or continue, in ``out``.
+
+    Args:
+        data: what it learns from, as for ``check_apart``.
 
     Raises:
-        UserError: it holds an earlier run or its result and ``resume`` is off, or no checkpoint and it is on.
+        UserError: it holds an earlier run or its result and ``resume`` is off, or no checkpoint and it is on; it cannot
+            be written; or as ``check_apart``.
     """
+    check_apart(out, *data)
+    check_writable(next(path for path in (out, *out.parents) if os.path.lexists(path)))
     has_checkpoint = (out / STATE_FILE).exists()
     if resume and not has_checkpoint:
         raise UserError("nothing to resume here.", where=str(out))

@@ -20,7 +20,7 @@ from dlmctl.training.config import LoopConfig
 from dlmctl.training.initial_scorer import initial_folder, start_scorer_from
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows
-from dlmctl.training.run_folder import check_apart
+from dlmctl.training.run_folder import check_run_folder
 from dlmctl.training.state import digest
 
 
@@ -142,7 +142,7 @@ def train_scorer(
         UserError: ``out`` holds an earlier run and ``resume`` is off, or holds none and it is on.
     """
     data, out = Path(data), Path(out)
-    check_apart(out, data)
+    check_run_folder(out, data, resume=resume)
     task = ScorerTask(config, data)
     identity = {**config.model_dump(mode="json"), **digest(data)}
     scorer = fit(task, config.loop, out, identity=identity, resume=resume, quiet=quiet)

@@ -9,6 +9,7 @@ from safetensors.torch import load, save_file
 import dlmctl
 from controls import Contains, Length
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.checkpoint.weights import save_weights
 from dlmctl.errors import ModelError
 from tests.checkpoint.tiny_diffu import END, MASK, write_diffugpt, write_diffullama
 
@@ -44,9 +45,19 @@ def test_rows_beyond_those_of_the_configuration_are_found_in_the_weights(tmp_pat
     wanted = from_pretrained(folder).model.logits(ids)
     changed(folder, "config.json", vocab_size=280)
     assert torch.equal(from_pretrained(folder).model.logits(ids), wanted)
-    torch.save(load((folder / "model.safetensors").read_bytes()), folder / "pytorch_model.bin")
+    state = load((folder / "model.safetensors").read_bytes())
     (folder / "model.safetensors").unlink()
+    save_weights(state, folder, max_shard_bytes=40_000)
+    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
     assert torch.equal(from_pretrained(folder).model.logits(ids), wanted)
+    for file in folder.glob("model*.safetensors*"):
+        file.unlink()
+    for zipped in (True, False):
+        torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+        assert torch.equal(from_pretrained(folder).model.logits(ids), wanted)
+    (folder / "pytorch_model.bin").write_bytes(b"1234")
+    with pytest.raises(ModelError, match=r"pytorch_model.bin: is damaged"):
+        from_pretrained(folder)
 
 
 def test_an_output_layer_of_its_own_is_refused(tmp_path):

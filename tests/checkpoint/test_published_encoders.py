@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 import dlmctl
 from controls import Contains, Infill
 from dlmctl.checkpoint.resolve import PICKLED
-from dlmctl.checkpoint.vendors.encoder_folder import save_encoder
+from dlmctl.checkpoint.vendors.trained_folder import save_encoder
 from dlmctl.control.base import Control, ControlParams
 from dlmctl.control.check import Check
 from dlmctl.errors import ModelError

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -120,6 +121,21 @@ def test_dry_run_prints_the_resolved_recipe(recipe):
     run = run_here("generate", "--recipe", recipe, "--dry-run", "--steps", 9, "--seed", 4)
     assert "steps: 9" in run.stdout
     assert "seed: 4" in run.stdout
+
+
+def test_free_texts_are_ranked_by_what_scores_them(model_folder):
+    """By the model's own scorer, or by the one that is named."""
+    assert not (model_folder / "scorer").exists()
+    for model, given, candidates in (
+        ("everyday", (), 6),
+        (model_folder, (), 1),
+        (model_folder, ("--set", "scorer=everyday"), 6),
+        (model_folder, ("--set", "scorer=null"), 1),
+    ):
+        drawn = yaml.safe_load(run_here("generate", "--model", model, *given, "--dry-run").stdout)
+        assert drawn["candidates"] == candidates
+        assert ("fluency" in drawn["rank_by"]) == (candidates > 1)
+    assert yaml.safe_load(run_here("generate", "--set", f"model={model_folder}", "--dry-run").stdout)["candidates"] == 1
 
 
 def test_recipe_commands(recipe):

@@ -178,6 +178,17 @@ def test_a_recipe_behind_a_loop_of_links_is_not_called_missing(here):
         ("train tagger --train nope --dev nope --out run", "nope: no such file"),
         ("evaluate samples --data empty --model tiny", "tiny/scorer: no scorer here."),
         ("evaluate control pos --targets nope --model tiny", "nope: no such file"),
+        (
+            "evaluate samples --data empty --model tiny --set sampler.steps=2 --set candidates=4",
+            "--set candidates: has no effect here. Settings here: preset, sampler.",
+        ),
+        ("evaluate source tiny --data empty --set guidance.scale=2", "--set guidance: has no effect here."),
+        (
+            "evaluate control pos --targets nope --set device=cpu",
+            "--set device: has no effect here. Settings here: preset",
+        ),
+        ("bench --model tiny --set until.max_rounds=2", "--set until: has no effect here."),
+        ("bench --model tiny --set sampler.stepz=2", "unknown key 'stepz'"),
     ],
 )
 def test_other_commands(here, command, message):

@@ -64,6 +64,7 @@ def test_two_controls_share_the_text(pretrained):
         (Contains("rivr"), r"contains: the word 'rivr' .* Did you mean 'river'\?"),
         (Contains("rivér"), r"the word 'rivér' .* Did you mean 'river'\?"),
         (Contains("brigde", "rivr", "qqqq"), r"the words .*'rivr'.* are not among .*'river' for 'rivr'"),
+        (Contains("brigde", "rivr", "qqqq", "zzzz"), "the words 'brigde', 'rivr', 'qqqq' and 1 more are not among"),
         (Contains("old bridge", "river", "cats") & Length(3), "at least 4 words, another at most 3"),
         (Contains(*["old bridge " * 16]), "32 words, but the model holds at most 30"),
         (Contains("river") & Avoid("river"), "no text that contains 'river'"),

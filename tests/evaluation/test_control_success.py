@@ -1,11 +1,13 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from controls import Length, Pos
 from controls.length import LengthParams
 from controls.pos import PosParams
 from dlmctl.annotators.tagging import upos_tagger
+from dlmctl.cli import app
 from dlmctl.errors import DataError, RecipeError, UserError
 from dlmctl.evaluation.control_success import evaluate_control, read_targets
 from dlmctl.recipe.load import read_recipe
@@ -88,6 +90,34 @@ def test_a_composition_reports_its_parts(pretrained, scorer):
     assert figures["impossible"] == 0
     assert figures["success_length"] == 1
     assert figures["success"] == pytest.approx((figures["success_pos"] + figures["success_length"]) / 2)
+
+
+def test_targets_that_recur_are_reported_each(pretrained):
+    """Texts of 500 words are impossible, which are failures of that target alone."""
+    control = Length.each([4, 500]) & Pos(tags=["NOUN"] * 4)  # of which each has the same
+    figures = evaluate_control(control, pretrained, 5, settings=QUICK)
+    given = [{name: row[name] for name in list(row)[:5]} for row in figures["by_target"]]
+    assert given == [
+        {"control": "length", "target": {"words": 4}, "targets": 3, "success": 1, "passed": 1},
+        {"control": "length", "target": {"words": 500}, "targets": 2, "success": 0, "passed": 0},
+    ]
+    for figure in ("success", "passed"):
+        shares = [row["targets"] / 5 * row[f"unguided_{figure}"] for row in figures["by_target"]]
+        alone = evaluate_control(Length.each([4, 500]), pretrained, 5, settings=QUICK)
+        assert sum(shares) == pytest.approx(alone[f"unguided_{figure}"])
+    assert "by_target" not in evaluate_control(control, pretrained, 3, settings=QUICK)  # most of them once
+
+
+def test_the_command_prints_each_target(targets, model_folder):
+    command = ["evaluate", "control", "length", "--model", str(model_folder), "--set", "sampler.steps=3"]
+    command += ["--targets", str(targets(*[{"words": words} for words in (4, 6) * 2]))]
+    lines = [line.split("\t") for line in CliRunner().invoke(app, command).stdout.splitlines()]
+    assert lines[-3] == ["control", "target", "targets", "success", "passed", "unguided success", "unguided passed"]
+    assert [line[:5] for line in lines[-2:]] == [
+        ["length", f"words: {words}", "2", "1.0000", "1.0000"] for words in (4, 6)
+    ]
+    figures = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert [row["target"] for row in figures["by_target"]] == [{"words": 4}, {"words": 6}]
 
 
 def test_a_model_without_a_scorer_is_measured_without_one(pretrained, scorer):

@@ -13,13 +13,14 @@ from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadMode
 
 from controls import Length
 from dlmctl.annotators.causal import load_causal
-from dlmctl.annotators.reader import load_reader
+from dlmctl.annotators.reader import load_reader, load_word_reader
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.evaluation.control_success import evaluate_control
 from dlmctl.generation.diagnose import load_model
 from dlmctl.generation.generate import generate
 from dlmctl.generation.identity import identity
+from dlmctl.generation.scoring import load_scoring
 from dlmctl.metrics.fluency import fluency_of
 from dlmctl.metrics.nats import PER_TOKEN, PER_WORD, nats_of
 from dlmctl.recipe.load import read_recipe
@@ -93,29 +94,38 @@ def saved(outside_model, folder, kind=GPT2LMHeadModel, config=None):
     kind(config).save_pretrained(folder)
     shutil.copy(outside_model / "tokenizer.json", folder)
     shutil.copy(outside_model / "tokenizer_config.json", folder)
-    return load_causal.__wrapped__(str(folder))
+    return load_causal(str(folder))
 
 
-def test_a_model_that_gives_no_probabilities_is_refused(outside_model, tmp_path):
+def test_a_model_that_gives_no_probabilities_is_refused(outside_model, tmp_path, monkeypatch):
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     with pytest.raises(ModelError, match="also reads the words after a word"):
-        saved(outside_model, tmp_path, BertLMHeadModel, BertConfig(vocab_size=1 + len(LETTERS), **small))
+        saved(outside_model, tmp_path / "a", BertLMHeadModel, BertConfig(vocab_size=1 + len(LETTERS), **small))
     with pytest.raises(ModelError, match=f"its tokeniser has {1 + len(LETTERS)} tokens, the model 4"):
-        saved(outside_model, tmp_path, config=GPT2Config(vocab_size=4, n_embd=8, n_layer=1, n_head=1))
-    model = saved(outside_model, tmp_path).model
+        saved(outside_model, tmp_path / "a", config=GPT2Config(vocab_size=4, n_embd=8, n_layer=1, n_head=1))
+    model, damaged = saved(outside_model, tmp_path / "sound").model, tmp_path / "damaged"
+    shutil.copytree(tmp_path / "sound", damaged)
     state = model.state_dict()
     del state["transformer.wpe.weight"]
-    model.save_pretrained(tmp_path, state_dict=state)
+    model.save_pretrained(damaged, state_dict=state)
     with pytest.raises(ModelError, match=r"lacks 1 of its weights, such as 'transformer.wpe.weight'"):
-        load_causal.__wrapped__(str(tmp_path))
+        load_causal(str(damaged))
     with torch.no_grad():
         model.transformer.wpe.weight.fill_(math.nan)
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(damaged)
     with pytest.raises(ModelError, match="computes NaN"):
-        load_causal.__wrapped__(str(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes(b"1234")
-    with pytest.raises(ModelError, match="no causal language model that can be read"):
-        load_causal.__wrapped__(str(tmp_path))
+        load_causal(str(damaged))
+    (damaged / "model.safetensors").write_bytes(b"1234")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"^damaged: is no causal language model that can be read"):
+        load_causal("damaged")
+
+
+def test_a_model_is_held_once_however_it_is_named(outside_model, monkeypatch):
+    monkeypatch.chdir(outside_model.parent)
+    scored = from_pretrained("e2e").scored_by(outside_model)
+    scoring = load_scoring(scored, second=outside_model.name)
+    assert scoring.judge is scoring.second is load_word_reader(f"{outside_model}/../{outside_model.name}")
 
 
 def test_texts_may_be_scored_by_another_model_than_their_own(outside_model, tmp_path):

@@ -101,7 +101,9 @@ def test_labels_of_texts_are_counted_by_token(made, tmp_path):
     for number, label in enumerate(bag.labels):
         control = 8 * Classifier(label=label, name="of")
         guided, free = (
-            model.generate(control, samples=8, sampler={"new_tokens": 60, "temperature": 1, "min_p": 0}, guidance={"scale": scale})
+            model.generate(
+                control, samples=8, sampler={"new_tokens": 60, "temperature": 1, "min_p": 0}, guidance={"scale": scale}
+            )
             for scale in (4.0, 0.0)
         )
         chances = [chance_of(number, bag, model.model.embeddings, sample) for sample in (*guided, *free)]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import dlmctl
 from controls import Contains, Length, Pos
 from dlmctl.checkpoint.pretrained import from_pretrained
-from dlmctl.checkpoint.vendors.encoder_folder import TEXTS
+from dlmctl.checkpoint.vendors.trained_folder import TEXTS
 from dlmctl.checkpoint.weights import load_weights
 from dlmctl.cli import app
 from dlmctl.datasets.existing_tokenizer import find_tokenizer

@@ -181,6 +181,23 @@ def test_data_without_anything_to_be_told_of_is_refused(model, tmp_path, monkeyp
         train_control(Classifier, model, loop(), data, tmp_path / "run", **asked)
 
 
+def test_an_occupied_folder_is_refused_before_the_text_is_read(model, tmp_path, monkeypatch) -> None:
+    data = prepared(tmp_path, model, mood_rows(5))
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "earlier" / "model").mkdir(parents=True)
+    (tmp_path / "earlier" / "model" / "config.json").write_text("{}")
+    monkeypatch.setattr("dlmctl.training.counting.load_split", lambda *_: pytest.fail("the text was read"))
+    for out, resume, message in (
+        ("file", False, "file: cannot be written: File exists"),
+        ("file/run", False, "file: cannot be written: File exists"),
+        ("earlier", False, "earlier: holds model, which a new run would replace"),
+        ("none", True, "none: nothing to resume here"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train_control(Classifier, model, loop(), data, tmp_path / out, label="mood", name="mood", resume=resume)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_run_goes_on_with_its_model_its_data_and_its_labels_alone(model, tmp_path, monkeypatch) -> None:
     split_by_length(monkeypatch)
     rows = mood_rows(5)

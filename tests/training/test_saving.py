@@ -90,7 +90,7 @@ def test_targets_that_cannot_be_written_are_found_before_the_first_step(model, d
     with pytest.raises(UserError, match=r"'\.\.' cannot be the name of weights"):
         train_control(Named, model, LOOP, data, tmp_path / "run", name="..")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file: cannot lock the run"):
+    with pytest.raises(UserError, match="file: cannot be written: File exists"):
         train_control(Pos, model, LOOP, data, tmp_path / "file")
     shutil.rmtree(model.folder / "controls")
     (model.folder / "controls").write_text("no folder")

@@ -7,21 +7,18 @@ no longer have (DiffuGPT-S, DiffuLLaMA) or a new token (DiffuGPT-M), which the t
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.resolve import PICKLED
-from dlmctl.checkpoint.torch_files import read_torch_weights
 from dlmctl.checkpoint.vendors.declared import Heads, Id, Layers, Positions, Rows, Shape, Sizes, Vendor, Width
 from dlmctl.checkpoint.vendors.decoder import UnbiasedSizes, network, rename, shape
 from dlmctl.errors import ModelError
 from dlmctl.models.gpt2 import EPSILON, BidirectionalGPT2, GPT2Sizes
 
+# The embeddings.
 TABLE, _OWN_TABLE = "embed_tokens.weight", "transformer.wte.weight"
 _HEAD = "lm_head.weight"
 # The names of DiffuGPT, and those in ``GPT2``.
@@ -44,24 +41,6 @@ class DiffuGPTSizes(Sizes):
     layer_norm_epsilon: Annotated[float, Field(ge=EPSILON, le=EPSILON)] = EPSILON
     scale_attn_weights: Literal[True] = True
     scale_attn_by_inverse_layer_idx: Literal[False] = False
-
-
-def embedding_rows(folder: Path) -> int | None:
-    """The rows of a DiffuGPT's embeddings: ``config.json`` may be that of the GPT-2 it was made from, without MASK.
-
-    None if its weights, in one file, do not say.
-
-    Raises:
-        ModelError: ``pytorch_model.bin``, which is read if there is no other file, is damaged.
-    """
-    if not (folder / "model.safetensors").is_file() and (folder / PICKLED).is_file():
-        table = read_torch_weights(folder / PICKLED).get(TABLE)
-        return None if table is None or table.dim() != 2 else len(table)
-    try:
-        with safe_open(folder / "model.safetensors", "pt") as weights:
-            return int(weights.get_slice(TABLE).get_shape()[0])
-    except (OSError, SafetensorError, IndexError):
-        return None
 
 
 def _shape(sizes: DiffuGPTSizes) -> Shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,8 @@ from dlmctl.checkpoint.vendors.a2d import A2D
 from dlmctl.checkpoint.vendors.bd3lm import BD3LM
 from dlmctl.checkpoint.vendors.block_decoders import FAST_DLLM, SDAR
 from dlmctl.checkpoint.vendors.declared import Shape, Sizes, Vendor
-from dlmctl.checkpoint.vendors.diffu import DIFFUGPT, DIFFULLAMA, embedding_rows
+from dlmctl.checkpoint.vendors.diffu import DIFFUGPT, DIFFULLAMA, TABLE
 from dlmctl.checkpoint.vendors.dream import CODA, DREAM, OPEN_DCODER
-from dlmctl.checkpoint.vendors.encoder_folder import training_texts
 from dlmctl.checkpoint.vendors.gemma import KIND as GEMMA
 from dlmctl.checkpoint.vendors.gemma import load_gemma
 from dlmctl.checkpoint.vendors.llada import LLADA
@@ -29,8 +28,17 @@ from dlmctl.checkpoint.vendors.masked_encoders import MASKED_ENCODERS
 from dlmctl.checkpoint.vendors.mdlm import MDLM
 from dlmctl.checkpoint.vendors.mixtures import LLADA2, LLADA_MOE, RND1, SDAR_MOE
 from dlmctl.checkpoint.vendors.sedd import SEDD
+from dlmctl.checkpoint.vendors.trained_folder import training_texts
 from dlmctl.checkpoint.vendors.uniform import DUO, UDLM
-from dlmctl.checkpoint.weights import QUANTISED, UNQUANTISED, load_weights, require_fit, require_numbers, without_memory
+from dlmctl.checkpoint.weights import (
+    QUANTISED,
+    UNQUANTISED,
+    load_weights,
+    require_fit,
+    require_numbers,
+    stored_shape,
+    without_memory,
+)
 from dlmctl.diffusion.canvas import CanvasLM
 from dlmctl.diffusion.layout import SPECIAL
 from dlmctl.diffusion.tokens import TokenConfig, TokenLM
@@ -140,8 +148,8 @@ def declared(folder: Path, settings: Mapping[str, Any]) -> tuple[Vendor, Sizes]:
     vendor = LLADA_MOE if kind == "llada" and "num_experts" in settings else VENDORS[kind]
     if vendor in (SDAR, SDAR_MOE) and settings.get("block_size") is None and (block := _named_block(folder)):
         settings = {**settings, "block_size": block}
-    if vendor is DIFFUGPT and (rows := embedding_rows(folder)):
-        settings = {**settings, "vocab_size": rows}
+    if vendor is DIFFUGPT and (table := _stored_shape(weights_path(folder, BidirectionalGPT2), TABLE)):
+        settings = {**settings, "vocab_size": table[0]}  # of the GPT-2 that it was made from, perhaps without MASK
     try:
         return vendor, vendor.sizes.model_validate(settings)
     except ValidationError as error:
@@ -180,7 +188,7 @@ def _check_ids(shape: Shape, tokenizer: CheckpointTokenizer, folder: Path) -> No
 
 def _assign_weights(network: nn.Module, vendor: Vendor, sizes: Sizes, folder: Path) -> None:
     """Assign the weights of a checkpoint to a network that was built without values."""
-    path = weights_path(folder, network)
+    path = weights_path(folder, type(network))
     state: dict[str, Tensor] = {}
     for name, tensor in stored_weights(path).items():
         network_name = vendor.rename(name)
@@ -267,10 +275,10 @@ def _in_main_precision(state: dict[str, Tensor], kept: Iterable[str]) -> dict[st
     }
 
 
-def weights_path(folder: Path, network: nn.Module) -> Path:
+def weights_path(folder: Path, network: type[nn.Module]) -> Path:
     """The file of the weights; many older models have no other than one that torch saved."""
     pickled = folder / PICKLED
-    may_be_old = isinstance(network, MaskedEncoder | DiT | BidirectionalGPT2) and pickled.is_file()
+    may_be_old = issubclass(network, MaskedEncoder | DiT | BidirectionalGPT2) and pickled.is_file()
     is_old = may_be_old and not any(folder.glob("model*.safetensors*"))
     return pickled if is_old else folder / "model.safetensors"
 
@@ -282,6 +290,18 @@ def stored_weights(path: Path) -> dict[str, Tensor]:
     state = read_torch_weights(path)
     require_numbers(state, path)
     return state
+
+
+def _stored_shape(path: Path, tensor: str) -> Sequence[int] | None:
+    """The shape of one of the ``stored_weights``, without reading them; None if it is not there.
+
+    Raises:
+        ModelError: a file that torch saved is damaged.
+    """
+    if path.name != PICKLED:
+        return stored_shape(path.parent, tensor)
+    found = read_torch_weights(path, mapped=True).get(tensor)
+    return None if found is None else found.shape
 
 
 def _rebuild_buffers(inner: PreTrainedModel) -> None:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from dlmctl.checkpoint.vendors.encoder_folder import SHARD_BYTES, TEXTS, save_encoder
 from dlmctl.checkpoint.vendors.load import declared, stored_weights, weights_path
+from dlmctl.checkpoint.vendors.trained_folder import SHARD_BYTES, TEXTS, save_encoder
 from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import ModelError
@@ -44,7 +44,7 @@ def original_of(folder: Path, network: nn.Module) -> Original:
     """
     settings = read_object(folder / "config.json")
     vendor, _ = declared(folder, settings)
-    renamed = {vendor.rename(name): name for name in stored_weights(weights_path(folder, network))}
+    renamed = {vendor.rename(name): name for name in stored_weights(weights_path(folder, type(network)))}
     state, tied = _state_of(network)
     names = {own: name for own, name in renamed.items() if own is not None and own in state}
     # Tied weights may be stored under either name.

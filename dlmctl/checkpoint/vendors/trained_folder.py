@@ -1,4 +1,5 @@
-"""Folders of encoders that were trained on with dlmctl: those of ``transformers``, with the lengths of their texts."""
+"""Folders of checkpoints that were trained on with dlmctl: as published, with the lengths of the texts; encoders as of
+``transformers``."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ Number = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 
 
 class TrainingTexts(Sizes):
-    """What an encoder was trained on.
+    """What a checkpoint was trained on.
 
     Attributes:
         sentence_lengths: the number of texts by their number of tokens, from 0.
@@ -35,7 +36,7 @@ class TrainingTexts(Sizes):
 
 
 class _Trained(Sizes):
-    """What dlmctl adds to the ``config.json`` of an encoder that it trained."""
+    """What dlmctl adds to the ``config.json`` of a checkpoint that it trained."""
 
     texts: TrainingTexts = Field(default=TrainingTexts(), alias=TEXTS)
 
