@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -43,12 +44,26 @@ log = logging.getLogger("dlmctl")
 EMBEDDINGS = "embeddings"
 
 
+# The digest of each model's embeddings, with the state of the tensor that it is of.
+_DIGESTS: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], str]] = WeakKeyDictionary()
+
+
 def embedding_digest(model: DiffusionLM | MaskedModel) -> str:
     """The SHA-256 of a model's table of word embeddings.
 
     It is taken in half precision, so that a model saved with ``save_pretrained(dtype=torch.float16)`` has the same one.
+    If the table is not being trained, it is computed anew only if torch counts a change: of 500 million weights it
+    takes seconds, and every batch asks for it.
     """
-    return _half_precision_digest(model.embedding_table)
+    table = model.embedding_table
+    if table.requires_grad or table.is_inference():
+        return _half_precision_digest(table)
+    state = table.data_ptr(), table._version
+    known, digest = _DIGESTS.get(model, (None, ""))
+    if known != state:
+        digest = _half_precision_digest(table)
+        _DIGESTS[model] = state, digest
+    return digest
 
 
 def network_digest(network: nn.Module) -> str:

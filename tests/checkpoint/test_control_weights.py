@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from controls.pos import Pos
-from dlmctl.checkpoint import bundled
+from dlmctl.checkpoint import bundled, control_weights
 from dlmctl.checkpoint.control_weights import (
     check_control_weights,
     control_folders,
@@ -77,6 +77,20 @@ def test_weights_of_an_earlier_state_of_the_model_are_refused(pretrained, tmp_pa
 def test_a_model_in_half_precision_keeps_its_controls(pretrained, tmp_path):
     save_pretrained(pretrained.model, pretrained.tokenizer, tmp_path / "half", dtype=torch.float16)
     assert embedding_digest(from_pretrained(tmp_path / "half").model) == embedding_digest(pretrained.model)
+
+
+def test_embeddings_are_read_again_only_if_they_have_changed(pretrained, monkeypatch):
+    """Those of a large model take seconds, and every batch asks for their digest."""
+    read = []
+    of_table = control_weights._half_precision_digest
+    monkeypatch.setattr(control_weights, "_half_precision_digest", lambda table: (read.append(1), of_table(table))[1])
+    model = pretrained.model.requires_grad_(False)
+    digests = [embedding_digest(model), embedding_digest(model)]
+    model.embedding_table.add_(1)
+    digests += [embedding_digest(model), embedding_digest(model)]
+    assert digests == [digests[0]] * 2 + [of_table(model.embedding_table)] * 2
+    assert digests[0] != digests[2]
+    assert len(read) == 2
 
 
 def test_a_card_of_an_earlier_version_passes(pretrained, tmp_path):
