@@ -144,6 +144,15 @@ def plain(word: str) -> str:
     return word.strip(_SPACING_MARKS) if len(word) > 1 else word
 
 
+def folded(word: str) -> str:
+    """A word regardless of case, of typographic apostrophes, and of how its accents are encoded.
+
+    >>> folded("O’Clock")
+    "o'clock"
+    """
+    return unicodedata.normalize("NFC", word).replace("’", "'").casefold()
+
+
 def letters(word: str) -> float:
     """The number of letters in a word, without hyphens, apostrophes and digits."""
     return float(sum(char.isalpha() for char in word))
