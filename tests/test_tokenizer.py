@@ -125,6 +125,7 @@ TEXTS = [
     ('they call it " the nest " , and " home " .', 'they call it "the nest", and "home".'),
     ("an inn called ' The Nest ' is here", "an inn called 'The Nest' is here"),
     ("the kids ' menu and the cooks ' table", "the kids' menu and the cooks' table"),
+    ("The kids ' menu is ' great ' and it 's ' cheap '", "The kids' menu is 'great' and it's 'cheap'"),
     ("the inn ( by the sea ) is open : 90 % full !", "the inn (by the sea) is open: 90% full!"),
     ("an up - and - coming inn - the best of all", "an up-and-coming inn - the best of all"),
     ("tea and / or soup ... perhaps", "tea and/or soup... perhaps"),
