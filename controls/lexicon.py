@@ -158,7 +158,7 @@ class Lexicon(Control[LexiconParams]):
             params = batch.params[row]
             fits = _fitting(self._filter(params), batch.vocabulary) | (always_pass & bool(params.function_words))
             banned[row, [position + 1 for position in positions]] |= ~fits
-        return Allowed(torch.from_numpy(banned).to(batch.device))
+        return AllowedWords(torch.from_numpy(banned).to(batch.device))
 
     def _over_tokens(self, params: LexiconParams, tokenizer: HuggingFaceTokenizer) -> Requirement:
         """What a text needs on a model whose tokens are parts of words.
@@ -263,6 +263,17 @@ class Lexicon(Control[LexiconParams]):
     def from_words(cls, sentences: Sequence[Sequence[str]]) -> list[LexiconParams]:
         """The words of each sentence."""
         return [LexiconParams(words=sorted(set(words))) for words in sentences]
+
+
+class AllowedWords(Allowed):
+    """Holds the selected positions of each row to the words that comply."""
+
+    def negated(self) -> Prepared | None:
+        """A word that does not comply, if no row has several positions; with several it may be at any of them."""
+        is_selected = self.banned.any(-1)
+        if self.banned.shape[1] == 1 or (is_selected.sum(1) > 1).any():
+            return None
+        return Allowed(is_selected[..., None] & ~self.banned)
 
 
 @lru_cache(maxsize=64)

@@ -6,12 +6,14 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, ClassVar
 
-from pydantic import Field, StrictFloat, field_validator
+from pydantic import Field, StrictFloat, ValidationInfo, field_validator
 
 from dlmctl import BatchContext, Check, ControlParams, LabelledText, Mark, Prepared, Pretrained, WordLabels, guide
 from dlmctl.annotators.gold import annotate_by_judges, is_external_judge, require_judges, sentence_of, tags_of
 from dlmctl.annotators.tagging import UPOS_TAGS, read_upos, upos_tagger
 from dlmctl.control.evidence.tags import ANY
+from dlmctl.control.warn_once import warn_once
+from dlmctl.errors import readable
 
 from .phrases import WordControl
 
@@ -42,12 +44,19 @@ class PosParams(ControlParams):
 
     @field_validator("tags", mode="before")
     @classmethod
-    def _separated(cls, tags: Any) -> Any:
-        """Split a string of tags, separated by spaces, commas or semicolons or written as a JSON list."""
+    def _separated(cls, tags: Any, info: ValidationInfo) -> Any:
+        """Split strings of tags, separated by spaces, commas or semicolons or written as a JSON list."""
         strings = [tags] if isinstance(tags, str) else tags
         if not isinstance(strings, list) or not all(isinstance(string, str) for string in strings):
             return tags
-        return [part for string in strings for part in _TAG.findall(string) or [string]]
+        parts = [_TAG.findall(string) or [string] for string in strings]
+        if len(parts) > 1 and min(map(len, parts)) > 1 and not (info.context or {}).get("cells"):
+            count, first = sum(map(len, parts)), readable(strings[0], 40)
+            warn_once(
+                f"pos: the {len(parts)} items of the list are taken as one sequence of {count} tags; several sequences "
+                f"are [{{tags: {first}}}, ...]."
+            )
+        return [tag for part in parts for tag in part]
 
     @field_validator("tags")
     @classmethod

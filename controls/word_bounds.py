@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from dlmctl.errors import RecipeError, first_few
+from dlmctl.text.spelling import folded
 from dlmctl.text.word_counts import FILE, WordCounts
 from dlmctl.text.word_properties import BUILT_IN, COUNTED, built_in_property
 
@@ -78,7 +79,7 @@ class WordFilter:
     """Conditions on single words.
 
     Args:
-        listed: the allowed words as written, by their lower case; None for any.
+        listed: the allowed words as written, by their folded spelling; None for any.
         origin: description of the list, for messages.
         table: properties of words.
         bounds: the bounds of each property.
@@ -93,13 +94,12 @@ class WordFilter:
 
     def properties(self, word: str) -> dict[str, Value]:
         """The properties of a word that have bounds."""
-        row = self.table.rows.get(word.casefold(), {}) if self.table is not None else {}
+        row = self.table.rows.get(folded(word), {}) if self.table is not None else {}
         return {name: self._property(word, name, row) for name in self.bounds}
 
     def fault(self, word: str) -> str | None:
         """Why a word does not fit, None if it does."""
-        folded = word.casefold()
-        if self.listed is not None and folded not in self.listed:
+        if self.listed is not None and folded(word) not in self.listed:
             return f"is not in {self.origin}"
         for name, value in self.properties(word).items():
             if not is_within(value, self.bounds[name]):
@@ -115,10 +115,9 @@ class WordFilter:
             known: the words that the model knows.
             split: splits raw text into words as the model does.
         """
-        folded = {word.casefold() for word in known}
         if self.listed is None:
             return None
-        missing = [self.listed[word] for word in sorted(self.listed.keys() - folded)]
+        missing = [self.listed[word] for word in sorted(self.listed.keys() - set(map(folded, known)))]
         if not missing:
             return None
         several = [word for word in missing if len(split(word)) > 1]
@@ -133,16 +132,16 @@ class WordFilter:
 
     def no_word_left(self, known: Sequence[str]) -> RecipeError:
         """The error if none of the words ``known``, which are otherwise possible, fits."""
-        folded = {word.casefold(): word for word in known}
-        parts = [f"{len(folded):,} words of the model are possible there"]
+        possible = {folded(word): word for word in known}
+        parts = [f"{len(possible):,} words of the model are possible there"]
         if self.listed is not None:
-            met = sum(word in folded for word in self.listed)
+            met = sum(word in possible for word in self.listed)
             parts.append(f"{met:,} of them are among the {len(self.listed):,} of {self.origin}")
         if self.table is not None:
-            met = sum(word in folded for word in self.table.rows)
+            met = sum(word in possible for word in self.table.rows)
             parts.append(f"{met:,} of them are among the {len(self.table.rows):,} of {self.table.name}")
         for name, bound in self.bounds.items():
-            values = [value for word in folded.values() if (value := self.properties(word)[name]) is not None]
+            values = [value for word in possible.values() if (value := self.properties(word)[name]) is not None]
             count = sum(is_within(value, bound) for value in values)
             parts.append(f"{count:,} have {name} {describe_bound(bound)}{_value_range(values)}")
         return RecipeError(
@@ -183,7 +182,7 @@ def word_filter(
     """
     listed: Mapping[str, str] | None = None
     if words is not None:
-        listed = {word.strip().casefold(): word.strip() for word in words}
+        listed = {folded(word.strip()): word.strip() for word in words}
     origin = "the list"
     if file is not None:
         listed, origin = read_list(file), file

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from dlmctl.datasets.lines import filled_lines
-from dlmctl.datasets.tables import Row, separator_of, table_rows
+from dlmctl.datasets.tables import Row, require_no_surplus, separator_of, table_rows
 from dlmctl.errors import DataError, RecipeError, UserError, did_you_mean
 from dlmctl.text.files import require_file
+from dlmctl.text.spelling import folded
 
 # The most bytes of a file (the largest published norms have some 10 MB), and words of a list or table.
 MAX_BYTES, MAX_ROWS = 64 * 2**20, 1_000_000
@@ -28,7 +29,7 @@ Bound = tuple[float | None, float | None] | frozenset[str]
 
 @dataclass(frozen=True)
 class WordTable:
-    """Properties of words: ``rows`` by the word in lower case, with None for empty cells; ``name`` is the file name."""
+    """Properties of words: ``rows`` by the folded word, with None for empty cells; ``name`` is the file name."""
 
     name: str
     columns: tuple[str, ...]
@@ -44,7 +45,7 @@ class _Stamp(NamedTuple):
 
 
 def read_list(path: str) -> Mapping[str, str]:
-    """The words of a file with one on each line, by their lower case; blank lines and those that begin with # are
+    """The words of a file with one on each line, by their folded spelling; blank lines and those that begin with # are
     ignored.
 
     Raises:
@@ -68,7 +69,8 @@ def read_table(
         optional: those of ``numbers`` that the table may lack.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, is too large, is not a table, or has words instead of numbers.
+        DataError: the file cannot be read, is not UTF-8, is too large, is not a table, has a row with more cells than
+            columns, or words instead of numbers.
         RecipeError: it lacks a column.
     """
     needed = [word, *(name for name in numbers if name not in optional), *names]
@@ -115,7 +117,7 @@ def _list(stamp: _Stamp) -> Mapping[str, str]:
     words: dict[str, str] = {}
     for line in filled_lines(stamp.path):
         if not line.text.startswith("#"):
-            words.setdefault(line.text.casefold(), line.text)
+            words.setdefault(folded(line.text), line.text)
             _require_size(len(words), stamp.path)
     if not words:
         raise DataError("has no words.", where=str(stamp.path), remedy="Write one word on each line.")
@@ -135,7 +137,8 @@ def _table(
         if not columns and row:
             columns = tuple(name for name in row if name is not None)
             _require_columns(stamp.path, columns, needed)
-        written = str(row.get(word) or "").strip().casefold()
+        require_no_surplus(stamp.path, number, row)
+        written = folded(str(row.get(word) or "").strip())
         if written and written not in rows:
             rows[written] = {name: _cell(row, name) or None for name in names}
             lines[written] = number

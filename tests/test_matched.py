@@ -225,6 +225,30 @@ def test_a_long_table_has_a_row_for_each_text_with_its_condition(masked, tmp_pat
     assert first["letters"] == len(first["word"])
 
 
+def test_columns_of_norms_do_not_replace_those_of_a_long_table(masked, tmp_path):
+    (tmp_path / "norms.csv").write_text("word,text,place\nwarm,5,1\ncats,6,2\nbakery,7,3\n")
+    bounds = f"lexicon: {{{{table: '{tmp_path / 'norms.csv'}', where: {{{{place: 3}}}}, text: [5, 7], place: [1, 3]}}}}"
+    sets = sets_of(masked, RECIPE.replace("conditions:", f"  - {bounds}\nconditions:"))
+    for row in sets.to_dicts(long=True):
+        assert row["text"] == sets[row["item"]].texts[row["condition"]].text
+        assert (row["word_text"], row["place"]) == {"warm": (5, 1), "cats": (6, 2), "bakery": (7, 3)}[row["word"]]
+    assert len(set(columns_of(sets, long=True))) == len(columns_of(sets, long=True))
+    write_table(sets, tmp_path / "items.jsonl")
+    first = json.loads((tmp_path / "items.jsonl").read_text("utf-8").splitlines()[0])
+    (exchanged,) = first["conditions"]["long"]["exchanged"]
+    assert (exchanged["place"], exchanged["word"], exchanged["word_place"]) == (3, "bakery", 3)
+
+
+def test_each_condition_may_have_norms_of_its_own_words(masked, tmp_path):
+    (tmp_path / "short.csv").write_text("word,conc\nwarm,2\ncats,5\n")
+    (tmp_path / "long.csv").write_text("word,conc\nbakery,4\n")
+    text = RECIPE
+    for name, bounds in (("short", "letters: [3, 4]"), ("long", "letters: [6, null]")):
+        text = text.replace(bounds, f"table: '{tmp_path / name}.csv', conc: [1, 5]")
+    for row in sets_of(masked, text).to_dicts():
+        assert (row["short_conc"], row["long_conc"]) == ({"warm": 2, "cats": 5}[row["short_word"]], 4)
+
+
 def test_the_frequencies_of_a_lexicon_are_rounded_too(masked):
     rows = sets_of(masked, RECIPE.replace("letters: [3, 4]", "zipf: [1, 9]")).to_dicts()
     assert all(row["short_zipf"] == round(row["short_zipf"], 2) for row in rows)

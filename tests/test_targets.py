@@ -188,6 +188,13 @@ def test_whole_values_keep_their_type_and_empty_cells_are_left_out():
         fill_placeholders("a {x}", {"x": [1]})
 
 
+@pytest.mark.parametrize(
+    ("cell", "text"), [(1_250_000.0, "1250000"), (1234567.5, "1234567.5"), (0.1, "0.1"), (3, "3"), (True, "true")]
+)
+def test_numbers_in_texts_keep_all_their_digits(cell, text):
+    assert fill_placeholders("It costs {n} pounds.", {"n": cell}).value == f"It costs {text} pounds."
+
+
 def test_a_cell_that_is_a_list_adds_its_items_to_a_list():
     value = {"words": ["{x}", "cup", "{y}"], "n": "{x}", "nats": ["{x}"]}
     found = fill_placeholders(value, {"x": ["tea", "pot"], "y": []}, lambda place: place == ("nats",))

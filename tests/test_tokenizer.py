@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from random import Random
@@ -11,12 +12,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from dlmctl.errors import DataError, ModelError
+from dlmctl.errors import DataError, ModelError, UnknownWordError
 from dlmctl.text.penn import split_penn
 from dlmctl.text.saved_tokenizer import load_tokenizer
 from dlmctl.text.spelling import detokenize, spans_in_text, split_words
 from dlmctl.text.tokenizer import HuggingFaceTokenizer, WordTokenizer
-from dlmctl.text.vocabulary import NEAREST, OTHERS, KnownWords
+from dlmctl.text.vocabulary import NEAREST, OTHERS, KnownWords, known_ids
 
 CORPUS = [sentence.split() for sentence in ("the red boat sinks .", "the red kite rises .", "the boat rises !")]
 
@@ -125,6 +126,7 @@ TEXTS = [
     ('they call it " the nest " , and " home " .', 'they call it "the nest", and "home".'),
     ("an inn called ' The Nest ' is here", "an inn called 'The Nest' is here"),
     ("the kids ' menu and the cooks ' table", "the kids' menu and the cooks' table"),
+    ("The kids ' menu is ' great ' and it 's ' cheap '", "The kids' menu is 'great' and it's 'cheap'"),
     ("the inn ( by the sea ) is open : 90 % full !", "the inn (by the sea) is open: 90% full!"),
     ("an up - and - coming inn - the best of all", "an up-and-coming inn - the best of all"),
     ("tea and / or soup ... perhaps", "tea and/or soup... perhaps"),
@@ -287,3 +289,12 @@ def test_words_that_cannot_be_near_are_passed_over_without_changing_what_is_near
     assert known.nearest("xxxx") == []
     assert known.nearest("cafe") == ["cafe"]
     assert known.by_fold["cafe"] == "Café"
+
+
+@pytest.mark.parametrize(
+    ("mark", "typed"), [("\u2026", "..."), ("\u2014", "--"), ("\u2013", "-"), ("o\u2019clock", "o'clock")]
+)
+def test_for_marks_of_word_processors_the_typed_ones_are_named(mark: str, typed: str) -> None:
+    tokenizer = WordTokenizer.from_corpus([["...", "--", "-", "o'clock"]], min_count=1)
+    with pytest.raises(UnknownWordError, match=rf"Did you mean [\"']{re.escape(typed)}[\"']\?"):
+        known_ids([mark], tokenizer, "edit")

@@ -94,6 +94,10 @@ Targets = Annotated[
         "texts per row.",
     ),
 ]
+Table = Annotated[
+    str | None,
+    typer.Option("--targets", metavar="FILE", help="A table whose rows fill the recipe's placeholders {column}."),
+]
 QuotaFlag = Annotated[
     bool, typer.Option("--quota", help="Draw until -n different texts (per row) pass, within quota.attempts.")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlmctl.cli.options import AnyModel, Preset, RecipeName, Samples, Seed, Settings, overrides
+from dlmctl.cli.options import AnyModel, Preset, RecipeName, Samples, Seed, Settings, Table, overrides
 
 if TYPE_CHECKING:
     from dlmctl.control.catalogue import Plugin
@@ -142,9 +142,7 @@ def _prompt_for_parameters(plugin: Plugin) -> dict[str, Any]:
 def validate(
     name: RecipeName,
     model: AnyModel = None,
-    targets: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A table whose rows fill the recipe's placeholders {column}.")
-    ] = None,
+    targets: Table = None,
     settings: Settings = None,
 ) -> None:
     """Check a recipe against its model without drawing; the first error is reported with its line."""

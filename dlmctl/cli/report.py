@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from dlmctl.cli import complete
+from dlmctl.cli.options import Table, overrides
+from dlmctl.errors import UserError
 
 
 def report(
@@ -26,6 +28,7 @@ def report(
             autocompletion=complete.recipes,
         ),
     ] = None,
+    targets: Table = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing page.")] = False,
 ) -> None:
     """Write an HTML page of results: every text and what each control saw in it."""
@@ -35,7 +38,9 @@ def report(
 
     source = read_results(results)
     if recipe is not None:
-        source = with_recipe(source, load_recipe(recipe)[0])
+        source = with_recipe(source, load_recipe(recipe, overrides(None, targets=targets))[0])
+    elif targets is not None:
+        raise UserError("--targets is the table of a recipe.", remedy="Name the recipe: --recipe.")
     page = out or (results / "report.html" if results.is_dir() else results.with_suffix(".html"))
     check_page(page, force=force)
     rows = write_report(source, page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dlmctl.control.base import Composite, Control
@@ -65,6 +65,16 @@ def faults_of(control: Control[Any] | None, sample: int, exchanged: Exchanged) -
 def properties_of(control: Control[Any] | None, sample: int, word: str) -> dict[str, float | str | None]:
     """The properties of a word according to a control and its parts, with the parameters of a sample."""
     if isinstance(control, Composite):
-        parts = [properties_of(part, sample, word) for part in control.parts]
-        return {name: value for part in parts for name, value in part.items()}
+        return merged_properties(properties_of(part, sample, word) for part in control.parts)
     return dict(control.properties_of(control.dealt(sample), word)) if isinstance(control, KnowsWords) else {}
+
+
+def merged_properties(sources: Iterable[Mapping[str, float | str | None]]) -> dict[str, float | str | None]:
+    """The properties of a word from several sources: of those that know one, the last counts.
+
+    Each condition may have a table of its own, in which the words of the other conditions are missing.
+    """
+    properties: dict[str, float | str | None] = {}
+    for source in sources:
+        properties |= {name: value for name, value in source.items() if value is not None or name not in properties}
+    return properties

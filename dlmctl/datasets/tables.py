@@ -13,9 +13,10 @@ from typing import Any
 
 from dlmctl.datasets.lines import MAX_LINE_BYTES, Line, plain_suffix, raw_lines
 from dlmctl.datasets.tab_rows import tab_rows
-from dlmctl.errors import DataError, UserError
+from dlmctl.errors import DataError, UserError, readable
 
 Row = dict[Any, Any]
+HEADER_FIRST = "Line 1 is the header; remove a title above it."
 # A quoted part of a header line; the quote may be closed on a later line.
 _IN_QUOTES = re.compile(r'"[^"]*("|$)')
 # A line before the header that tells Excel the separator.
@@ -91,6 +92,20 @@ def table_rows(path: Path, required: Sequence[str], *, fold_case: bool = False) 
             yield number, {}
     if not names:
         _check_columns(path, names, required)
+
+
+def require_no_surplus(path: Path, number: int, row: Row) -> None:
+    """Check that a row of ``table_rows`` has no more cells than there are columns, as one with an unquoted comma has.
+
+    Raises:
+        DataError: it has.
+    """
+    surplus = next((cell for cell in row.get(None, []) if cell.strip()), None)
+    if surplus is not None:
+        what = f"the row has more cells than there are columns: {readable(surplus, 60)!r} is in none."
+        separators = "tab" if plain_suffix(path) == ".tsv" else "comma or semicolon"
+        remedy = f"Put a cell with a {separators} in it in double quotes. {HEADER_FIRST}"
+        raise DataError(what, where=f"{path}:{number}", remedy=remedy)
 
 
 def _csv_rows(path: Path, header: Line, lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str]]]:

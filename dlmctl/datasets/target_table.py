@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from dlmctl.datasets.lines import filled_lines, json_lines, plain_suffix, raw_lines
-from dlmctl.datasets.tables import parquet_rows, separator_of, table_rows
+from dlmctl.datasets.tables import HEADER_FIRST, parquet_rows, require_no_surplus, separator_of, table_rows
 from dlmctl.errors import DataError, readable
 from dlmctl.text.plain_values import plain_value
 
@@ -32,7 +32,6 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", ".parquet")
 # The column name for files with one text per line.
 LINE = "line"
 STANDARD_INPUT = "standard input"
-HEADER_FIRST = "Line 1 is the header; remove a title above it."
 
 # Numbers that are written back in the same spelling, unlike ``007``, ``-0`` and ``1.50``.
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
@@ -245,14 +244,10 @@ def _rows_of(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _spreadsheet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows of CSV and tab-separated values, as written by spreadsheets."""
-    separators = "tab" if plain_suffix(path) == ".tsv" else "comma or semicolon"
     for number, row in table_rows(path, []):
         where, unnamed = f"{path}:{number}", row.pop("", None)
-        surplus = next((cell for cell in row.pop(None, []) if cell.strip()), None)
-        if surplus is not None:
-            what = f"the row has more cells than there are columns: {readable(surplus, 60)!r} is in none."
-            remedy = f"Put a cell with a {separators} in it in double quotes. {HEADER_FIRST}"
-            raise DataError(what, where=where, remedy=remedy)
+        require_no_surplus(path, number, row)
+        row.pop(None, None)
         if unnamed and unnamed.strip():
             what = f"the column of {readable(unnamed, 60)!r} has no name in the header."
             remedy = f"Name it, or leave it out, as pandas does with index=False. {HEADER_FIRST}"

@@ -17,7 +17,7 @@ from dlmctl.annotators.word_selection import MOST_PLACE
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.automata import alphabet_of
 from dlmctl.control.base import Composite, Control
-from dlmctl.control.properties import Exchanged, faults_of, properties_of
+from dlmctl.control.properties import Exchanged, faults_of, merged_properties, properties_of
 from dlmctl.control.whole_words import needs_words
 from dlmctl.errors import did_you_mean
 from dlmctl.recipe.matched import MatchedRecipe
@@ -81,10 +81,10 @@ class ControlFor:
     def properties(self, index: int, word: str) -> dict[str, float | str | None]:
         """The known properties of a word in an item, rounded as they are shown."""
         names = [name for name in self.built_in if name in SHOWN or name in self.tolerances]
-        properties: dict[str, float | str | None] = {name: built_in_property(word, name, self.counts) for name in names}
+        shown = {name: built_in_property(word, name, self.counts) for name in names}
         counted = {name: built_in_property(word, name, self.counts) for name in self.built_in if name in COUNTED}
-        for control in self.controls.values():
-            properties |= properties_of(control, index, word)
+        by_condition = (properties_of(control, index, word) for control in self.controls.values())
+        properties = merged_properties([shown, *by_condition])
         for name, value in counted.items():
             if isinstance(value, float) and properties.get(name) == value:  # unless a user's table replaced it
                 properties[name] = round(value, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from dlmctl.generation.results import Sample
 
 FORMATS = (".csv", ".tsv", ".jsonl")
+# The columns of a long table beside the properties and values of a condition, and those before and after all others.
+LONG_COLUMNS = ("condition", "text")
+LAST_COLUMNS = ("frame", "drawn", "rounds", "passed", "why")
 # Separates the words of a cell if an item exchanges several.
 SEPARATOR = "; "
 BLANK = "___"
@@ -27,8 +30,8 @@ def columns_of(sets: MatchedSets, *, long: bool = False) -> list[str]:
     differences = [f"difference_{name}" for name in sets.control_for]
     conditions = [*sets.conditions, *(f"{name}_{column}" for name in sets.conditions for column in by_condition)]
     if long:
-        conditions = ["condition", "text", *by_condition]
-    return ["item", *conditions, *differences, "frame", "drawn", "rounds", "passed", "why"]
+        conditions = [*LONG_COLUMNS, *map(_in_long_table, by_condition)]
+    return ["item", *conditions, *differences, *LAST_COLUMNS]
 
 
 def rows_of(sets: MatchedSets, *, long: bool = False, as_text: bool = True) -> Iterator[dict[str, Any]]:
@@ -54,7 +57,7 @@ def rows_of(sets: MatchedSets, *, long: bool = False, as_text: bool = True) -> I
                 joined = SEPARATOR.join(map(_cell, values))
                 row[f"{condition}_{name}"] = joined if as_text or len(values) > 1 else next(iter(values), None)
         for condition in sets.conditions if long else ():
-            own = {column: row[f"{condition}_{column}"] for column in _columns_by_condition(sets)}
+            own = {_in_long_table(column): row[f"{condition}_{column}"] for column in _columns_by_condition(sets)}
             yield row | {"condition": condition, "text": row[condition]} | own
         if not long:
             yield row
@@ -62,6 +65,16 @@ def rows_of(sets: MatchedSets, *, long: bool = False, as_text: bool = True) -> I
 
 def _columns_by_condition(sets: MatchedSets) -> list[str]:
     return ["word", *_property_names(sets), *_value_names(sets)]
+
+
+def _in_long_table(column: str) -> str:
+    """The column of a long table for a property: a column of a user's table may be called ``text``, too."""
+    return _beside(column, ("item", *LONG_COLUMNS, *LAST_COLUMNS))
+
+
+def _beside(name: str, others: Collection[str]) -> str:
+    """The name of a property of a word beside other names."""
+    return f"word_{name}" if name in others else name
 
 
 def frame_of(item: Item) -> str:
@@ -81,7 +94,8 @@ def objects_of(sets: MatchedSets) -> Iterator[dict[str, Any]]:
                     if key in ("text", "words", "passed", "checks")
                 },
                 "exchanged": [
-                    {"place": place + 1, "word": sample.words[place], **properties}
+                    {"place": place + 1, "word": sample.words[place]}
+                    | {_beside(column, ("place",)): value for column, value in properties.items()}
                     for place, properties in zip(item.places, item.properties[name], strict=True)
                 ],
             }

@@ -106,8 +106,7 @@ class _Filler:
             self.left_out |= cell is None
             if isinstance(cell, str):
                 self.cells.add(place)
-            # In a data frame, a column of whole numbers with an empty cell consists of floats.
-            return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53 else cell
+            return _plain_number(cell)
         names = PLACEHOLDER.findall(text)
         if any(self.row.get(name) is None for name in names):
             self.left_out = True
@@ -121,4 +120,9 @@ def _format(name: str, cell: Any) -> str:
         raise RecipeError(what, remedy="Let the placeholder be the whole value.")
     if isinstance(cell, bool):
         return "true" if cell else "false"
-    return f"{cell:g}" if isinstance(cell, float) else str(cell)
+    return str(_plain_number(cell))
+
+
+def _plain_number(cell: Any) -> Any:
+    """A whole number without a point: in a data frame, a column with an empty cell consists of floats."""
+    return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53 else cell

@@ -35,7 +35,8 @@ def fitting_layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = Non
         lengths: as for ``layout_of``.
 
     Raises:
-        LayoutError: there is none; the error is that of the first layout.
+        LayoutError: there is none, or none was found and some are too large to try; the error is that of the first
+            layout.
         RecipeError: as for ``layout_of``, or the controls are impossible whatever the layout.
     """
     first = layout_of(plan, draw, lengths)
@@ -43,12 +44,20 @@ def fitting_layout(plan: Plan, draw: Draw, lengths: Sequence[float] | None = Non
         return first
     others = list(_others(plan, draw, lengths, first))
     excluding_plan = _excluding_plan(plan, draw, first)
+    untried: TooLarge | None = None
     with suppress(UnsatisfiableError):  # impossible in any layout
         for layout in (first, *others):
-            if (fitting := _with_sizes(excluding_plan, draw, layout)) is not None:
-                return fitting
-    remedy = f"{fault.remedy or ''} No other number of words has one either.".strip() if others else fault.remedy
-    raise LayoutError(fault.what, where=fault.where, remedy=remedy)
+            try:
+                if (fitting := _with_sizes(excluding_plan, draw, layout)) is not None:
+                    return fitting
+            except TooLarge as error:
+                untried = error
+    if untried is not None:
+        what = f"{fault.what.rstrip('.')}, as drawn; whether another one does is too much to find out: {untried.what}"
+        remedy = f"Another seed may draw one that does. {untried.remedy or ''}".strip()
+        raise LayoutError(what, where=fault.where, remedy=remedy)
+    no_others = " No other number of words has one either." if others else ""
+    raise LayoutError(fault.what, where=fault.where, remedy=f"{fault.remedy or ''}{no_others}".strip() or None)
 
 
 def _excluding_plan(plan: Plan, draw: Draw, layout: Layout) -> Plan:
@@ -65,13 +74,16 @@ def _with_sizes(plan: Plan, draw: Draw, layout: Layout) -> Layout | None:
 
     Raises:
         UnsatisfiableError: no text fits, whatever the layout.
+        TooLarge: no text fits drawn sizes, and open ones are too large to try.
     """
     try:
         # A text that fits drawn sizes also fits open ones.
         if _fault_of(plan, draw, layout._replace(sizes_open=True)) is not None:
             return None
     except TooLarge:
-        return layout if _fault_of(plan, draw, layout) is None else None
+        if _fault_of(plan, draw, layout) is not None:
+            raise
+        return layout
     return layout._replace(sizes_open=_fault_of(plan, draw, layout) is not None)
 
 

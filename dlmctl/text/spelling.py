@@ -81,6 +81,11 @@ _RULES = [
 ]
 # Before these an apostrophe replaces letters or digits: 'tis, get 'em, the '90s.
 _SHORTENED = re.compile(r"tis|twas|em|cause|til|\d0s", re.IGNORECASE)
+# Words that end in s and, unlike plurals and names, have no apostrophe after them: what follows is a quotation mark.
+_NOT_POSSESSIVE = frozenset(
+    "'s is was this his hers ours yours theirs has does as us its yes thus always perhaps unless less plus across"
+    " besides sometimes says means reads wants gets comes goes".split()
+)
 # Symbols that writers set with or without spaces; spaces around others often come from a tokeniser.
 _OPTIONAL_SPACES = frozenset("-–—/&+=*~")
 _MARKING_ROUNDS = 3
@@ -142,6 +147,15 @@ def split_piece(text: str, whole: str, end: int, split: Callable[[str], list[str
 def plain(word: str) -> str:
     """A word without its spacing marks."""
     return word.strip(_SPACING_MARKS) if len(word) > 1 else word
+
+
+def folded(word: str) -> str:
+    """A word regardless of case, of typographic apostrophes, and of how its accents are encoded.
+
+    >>> folded("O’Clock")
+    "o'clock"
+    """
+    return unicodedata.normalize("NFC", word).replace("’", "'").casefold()
 
 
 def letters(word: str) -> float:
@@ -209,7 +223,8 @@ def _with_quotes_glued(words: Sequence[str]) -> list[str]:
         opens = not inside[word]
         if word == "'":
             # "the kids ' menu" has an apostrophe; a quotation has a closing mark further on.
-            after_s = at > 0 and words[at - 1].endswith(("s", "S"))
+            before = words[at - 1].lower() if at else ""
+            after_s = before.endswith("s") and before not in _NOT_POSSESSIVE
             opens = opens and not after_s and any(later.endswith("'") for later in words[at + 1 :])
         glued[at] = f"{word}\0" if opens else f"\0{word}"
         if word == "'" and not opens and not inside[word] and words[at + 1 : at + 2] and words[at + 1] in _CLITICS:

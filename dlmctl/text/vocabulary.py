@@ -17,6 +17,8 @@ from dlmctl.text.tokenizer import Tokenizer
 MAX_NAMED, MAX_SUGGESTIONS = 3, 3
 # The least similarity of the nearest suggestion, and of the others.
 NEAREST, OTHERS = 0.6, 0.75
+# Marks of word processors, and what most texts to learn from have in their place.
+_TYPED = str.maketrans({"\u2014": "--", "\u2013": "-", "\u2019": "'"})
 
 
 def known_ids(words: Sequence[str], tokenizer: Tokenizer, control: str) -> list[int]:
@@ -90,5 +92,6 @@ class KnownWords:
 
 
 def _fold(word: str) -> str:
-    """A word in lower case without its accents."""
-    return "".join(char for char in unicodedata.normalize("NFD", word.lower()) if not unicodedata.combining(char))
+    """A word in lower case without its accents, and marks as they are typed: three full stops for an ellipsis."""
+    decomposed = unicodedata.normalize("NFKD", word.lower().translate(_TYPED))
+    return "".join(char for char in decomposed if not unicodedata.combining(char))

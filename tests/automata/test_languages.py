@@ -45,6 +45,14 @@ def test_phrases_that_must_or_must_not_occur(seed):
         assert len(containing.table) == len(phrase) + 1
 
 
+def test_a_thousand_words_are_avoided_without_a_state_for_each():
+    alphabet = languages.Alphabet([f"word{number}" for number in range(3000)])
+    avoiding = languages.avoiding(alphabet, [(token,) for token in range(1000)] + [(1000, 1001), (5, 1002)])
+    assert avoiding.table.shape == (2, 5)
+    assert avoiding.accepts([1001, 1000, 2999])
+    assert not any(map(avoiding.accepts, [[2999, 999], [1000, 1001], [5, 1002]]))
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_products_complements_and_their_minimal_forms(seed):
     phrases = random_phrases(random.Random(seed), 2)

@@ -54,6 +54,18 @@ def test_traces_are_kept_in_json_and_in_lines_and_shown_from_there(quick, tmp_pa
     assert "words: 4" in page
 
 
+def test_a_page_shows_the_recipe_that_a_table_filled(quick, tmp_path):
+    (tmp_path / "mine.csv").write_text("n\n4\n5\n")
+    (tmp_path / "mine.yaml").write_text(quick[2].read_text().replace("words: 4", "words: '{n}'"))
+    asked = ("--recipe", tmp_path / "mine.yaml", "--targets", tmp_path / "mine.csv")
+    call("generate", *asked, "-q", "--out", tmp_path / "run.jsonl")
+    call("report", tmp_path / "run.jsonl", *asked)
+    assert "{words: &#39;{n}&#39;}" in (tmp_path / "run.html").read_text("utf-8")
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "run.jsonl"), *map(str, asked[2:])])
+    assert result.exit_code == 2
+    assert "Name the recipe: --recipe." in result.output
+
+
 def test_a_page_shows_no_recipe_that_did_not_make_the_texts(quick, tmp_path):
     call(*quick, "-q", "--out", tmp_path / "run.jsonl", "--set", "sampler.steps=2", "--seed", 3)
     (tmp_path / "run.json").write_text(call(*quick, "--json"))

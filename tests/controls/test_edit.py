@@ -9,6 +9,7 @@ from controls.edit_distance import changes_between
 from controls.edit_drafts import Draft, draft_of
 from dlmctl import Check, Control, ControlParams, Prepared
 from dlmctl.checkpoint.pretrained import from_pretrained
+from dlmctl.control.automata import edits
 from dlmctl.diffusion.noise import Draw
 from dlmctl.errors import RecipeError, UserError
 from dlmctl.generation.generate import generate
@@ -249,6 +250,15 @@ def test_under_not_a_text_with_unknown_words_excludes_what_is_left_of_it(pretrai
 def test_what_cannot_be_is_said(pretrained, control, said):
     with pytest.raises(RecipeError, match=said):
         drawn(pretrained, control, samples=1)
+
+
+def test_a_draft_beside_drafts_that_are_too_many_to_try_is_not_called_impossible(pretrained, monkeypatch):
+    control = Edit(TEXT, 4, 1) & Contains("garden", "bread")
+    monkeypatch.setattr(edits, "is_too_large", lambda *_: True)
+    with pytest.raises(RecipeError, match=r"whether another one does is too much to find out: .* Another seed may"):
+        drawn(pretrained, control)
+    monkeypatch.undo()
+    assert drawn(pretrained, control).success == 1.0
 
 
 @pytest.mark.parametrize(("text", "changes"), [("", 1), (" ", 1), (TEXT, -1), (TEXT, 101)])

@@ -19,7 +19,7 @@ from dlmctl.diffusion.layout import Layout
 from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.recipe.cells import fill_params, read_params
-from dlmctl.recipe.settings import SamplerSettings
+from dlmctl.recipe.settings import Guidance, SamplerSettings
 from dlmctl.text.syllables import syllables
 from dlmctl.text.word_counts import FILE, WordCounts, load_counts, save_counts
 from tests.conftest import SENTENCES, batch_of
@@ -157,6 +157,22 @@ def test_places_from_both_ends_hold_words_that_fit(pretrained):
     assert result.success == 1.0
     assert all({sample.words[0], sample.words[-2]} <= six for sample in result)
     assert any(len(word) != 6 for sample in result for word in sample.words[1:-2])
+
+
+@pytest.mark.parametrize("place", [2, -2])
+def test_under_not_the_word_at_a_place_does_not_fit(pretrained, place):
+    fitting = sorted(CONTENT - {"bread", "warm"})
+    control = ~Lexicon(where={"place": place}, words=fitting, function_words=True) & Length(7, 2)
+    # Without guidance only what is exact still holds.
+    result = generate(control, model=pretrained, samples=12, sampler=QUICK, guidance=Guidance(scale=0))
+    at = place - 1 if place > 0 else place
+    assert {sample.words[at] for sample in result} == {"bread", "warm"}
+    assert result.success == 1.0
+
+
+def test_under_not_a_text_without_the_place_holds(pretrained):
+    control = ~Lexicon(where={"place": 6}, words=sorted(CONTENT), function_words=True) & Length(5)
+    assert generate(control, model=pretrained, samples=4, sampler=QUICK).success == 1.0
 
 
 def test_each_sample_its_own_bounds(pretrained):

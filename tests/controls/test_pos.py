@@ -174,3 +174,13 @@ def test_tags_of_a_cell_are_separated_as_other_lists_are(tags):
         parsed = read_params(PosParams, fill_placeholders(params, {"t": tags}))
         assert parsed is not None
         assert parsed.tags == ["DET", "NOUN|X", "*"]
+
+
+def test_a_list_of_frames_is_said_to_be_one_sequence(caplog):
+    frames = ["DET NOUN VERB PUNCT", "PRON VERB NOUN NUM"]
+    assert Pos(frames).sets[0].tags == " ".join(frames).split()
+    assert "the 2 items of the list are taken as one sequence of 8 tags" in caplog.text
+    caplog.clear()
+    Pos(["DET NOUN", "INTJ"])
+    read_params(PosParams, fill_placeholders({"tags": ["{a}", "{b}"]}, {"a": "DET ADP", "b": "NOUN PUNCT"}))
+    assert not caplog.text

@@ -168,11 +168,16 @@ def avoiding(alphabet: Alphabet, phrases: Sequence[Sequence[int]]) -> Automaton:
     Raises:
         TooLarge: the phrases have too many words.
     """
-    classes, members = partition(alphabet.is_word, {}, [token for phrase in phrases for token in phrase])
+    # A word that is a phrase by itself is excluded everywhere, so thousands of them need one class and no state.
+    is_excluded = np.zeros(len(alphabet.is_word), dtype=bool)
+    is_excluded[[token for phrase in phrases if len(phrase) == 1 for token in phrase]] = True
+    longer = [phrase for phrase in phrases if not is_excluded[list(phrase)].any()]
+    tokens = [token for phrase in longer for token in phrase]
+    classes, members = partition(alphabet.is_word, {"excluded": is_excluded}, tokens)
     width = int(classes.max()) + 1
     children: list[dict[int, int]] = [{}]
     matching: set[int] = set()  # nodes at which a phrase ends
-    for phrase in phrases:
+    for phrase in longer:
         node = 0
         for token in phrase:
             symbol = int(members[token][0])
@@ -193,7 +198,7 @@ def avoiding(alphabet: Alphabet, phrases: Sequence[Sequence[int]]) -> Automaton:
         for symbol, child in children[node].items():
             queue.append((child, int(table[fallback, symbol]) if node else 0))
             table[node, symbol] = child
-    table[:, OUTSIDE] = DEAD
+    table[:, [OUTSIDE, *members["excluded"]]] = DEAD
     is_match = np.isin(np.arange(len(children)), sorted(matching))
     table[is_match[table] & (table != DEAD)] = DEAD
     return reduced(Automaton(classes, table, ~is_match))
