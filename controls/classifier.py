@@ -68,8 +68,8 @@ class ClassifierParams(ControlParams):
 class Classifier(Control[ClassifierParams]):
     """Steers by a noise-aware classifier trained on labelled text.
 
-    Texts of masked models are steered by word weights instead. If a Hugging Face classifier is named, it steers the
-    texts of any model, by reading the expected words.
+    Texts of masked models are steered by weights of words or tokens instead. If a Hugging Face classifier is named, it
+    steers the texts of any model, by reading the expected words.
 
     The check is a linear model of words, word pairs and rare words, fitted to the same labelled text
     (``controls.ngrams``). It is stored with the weights, so texts guided by a Hugging Face classifier are also checked

@@ -12,10 +12,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import dlmctl
 from controls import Contains, Length, Predicate
+from controls.contains import ContainsParams
 from controls.length import LengthParams
 from dlmctl import ModelError, UserError
 from dlmctl.cli import app
@@ -25,6 +27,7 @@ from dlmctl.datasets import target_table
 from dlmctl.datasets.target_table import open_table, plain_cells, table_of
 from dlmctl.generation.bulk import generate_shards
 from dlmctl.generation.run import run_recipe
+from dlmctl.recipe.cells import fill_params, read_params
 from dlmctl.recipe.load import load_recipe, read_recipe
 from dlmctl.recipe.placeholders import fill_placeholders, placeholders_in, quote_placeholders
 from dlmctl.sampling import draw
@@ -193,6 +196,16 @@ def test_whole_values_keep_their_type_and_empty_cells_are_left_out():
 )
 def test_numbers_in_texts_keep_all_their_digits(cell, text):
     assert fill_placeholders("It costs {n} pounds.", {"n": cell}).value == f"It costs {text} pounds."
+
+
+@pytest.mark.parametrize("written", ["{year}", ["{year}"]])
+@pytest.mark.parametrize(("year", "word"), [(2019, "2019"), (2019.0, "2019"), (0.5, "0.5")])
+def test_a_number_is_a_word_where_words_are_wanted(written, year, word):
+    """In JSON lines and data frames, whose numbers cannot be put in quotes."""
+    params = read_params(ContainsParams, fill_params(ContainsParams, {"words": written}, {"year": year}))
+    assert params == ContainsParams(words=[word])
+    with pytest.raises(ValidationError):
+        read_params(ContainsParams, fill_params(ContainsParams, {"words": written}, {"year": True}))
 
 
 def test_a_cell_that_is_a_list_adds_its_items_to_a_list():

@@ -18,6 +18,8 @@ _NUMBER = re.compile(r"[-+]?([0-9]{1,18}(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3
 _BOOLEANS = {"true": True, "false": False, "yes": True, "no": False}
 # Separators of list items in a cell; the first that occurs is used.
 _SEPARATORS = (";", ",", " ")
+# How pydantic's types of errors begin where a list is missing.
+_LISTS = ("list_", "tuple_", "set_")
 
 
 def fill_params(params_type: type[BaseModel], params: Any, cells: Mapping[str, Any]) -> Filled:
@@ -41,10 +43,10 @@ def _may_be_open(annotation: Any) -> bool:
 def read_params(params_type: type[BaseModel], row: Filled, *, decimal_comma: bool = False) -> BaseModel | None:
     """Parameters from a row, each cell read as the type that its place needs; None if the control is left out.
 
-    A cell of text becomes a number, a boolean or a list if its place accepts nothing else. List items are separated by
-    semicolons, commas or spaces, or the cell is JSON. Parameters with a true ``numbers_beyond_fields`` accept both
-    numbers and names under any key: there a cell is a number if it can be read as one. A control is left out if an
-    empty cell removed something that it requires.
+    A cell of text becomes a number, a boolean or a list if its place accepts nothing else; a number becomes text. List
+    items are separated by semicolons, commas or spaces, or the cell is JSON. Parameters with a true
+    ``numbers_beyond_fields`` accept both numbers and names under any key: there a cell is a number if it can be read as
+    one. A control is left out if an empty cell removed something that it requires.
 
     Args:
         row: see ``fill_params``.
@@ -59,6 +61,7 @@ def read_params(params_type: type[BaseModel], row: Filled, *, decimal_comma: boo
     context = {"cells": bool(cells)}  # for validators that accept text in place of a list
     if getattr(params_type, "numbers_beyond_fields", False):
         _read_extra(params_type, params, cells, decimal_comma)
+    cells |= row.numbers
     while True:
         try:
             return params_type.model_validate(params, context=context)
@@ -94,7 +97,7 @@ def _faults_without_cells(params_type: type[BaseModel], row: Filled) -> set[tupl
 
 
 def _read(params: Any, place: Place, fault: str, cells: set[Place], decimal_comma: bool) -> bool:
-    """Replace a cell of text by a value of the type that pydantic misses there, if possible; each cell is read once."""
+    """Replace a cell by a value of the type that pydantic misses there, if possible; each cell is read once."""
     inner = params
     for step in place[:-1]:
         inner = inner[step]
@@ -104,7 +107,7 @@ def _read(params: Any, place: Place, fault: str, cells: set[Place], decimal_comm
     inner[place[-1]] = value
     cells.discard(place)
     if isinstance(value, list):
-        cells |= {(*place, at) for at, item in enumerate(value) if isinstance(item, str)}
+        cells |= {(*place, at) for at, item in enumerate(value) if type(item) in (str, int, float)}
     return True
 
 
@@ -129,8 +132,16 @@ def _read_extra(params_type: type[BaseModel], params: Any, cells: set[Place], de
             params[name] = [item for item in value if item is not None]  # in a list of names, None is not an open end
 
 
-def _convert(text: str, fault: str, decimal_comma: bool) -> Any:
-    """The value of a text for a place where pydantic reports ``fault``; None if it has none."""
+def _convert(cell: str | float, fault: str, decimal_comma: bool) -> Any:
+    """The value of a cell for a place where pydantic reports ``fault``; None if it has none."""
+    if isinstance(cell, str):
+        return _of_text(cell, fault, decimal_comma)
+    if fault.startswith(_LISTS):
+        return [cell]
+    return str(cell) if fault == "string_type" else None
+
+
+def _of_text(text: str, fault: str, decimal_comma: bool) -> Any:
     if fault.startswith("int_"):
         number = _number(text, decimal_comma)
         return number if isinstance(number, int) else _number(text)  # 3,5 may be a list of two places
@@ -138,7 +149,7 @@ def _convert(text: str, fault: str, decimal_comma: bool) -> Any:
         return _number(text, decimal_comma)
     if fault.startswith("bool_"):
         return _BOOLEANS.get(text.strip().lower())
-    if fault.startswith(("list_", "tuple_", "set_")):
+    if fault.startswith(_LISTS):
         return _list(text)
     return _json(text) if fault.startswith(("dict_", "model_")) else None
 

@@ -25,12 +25,14 @@ class Filled(NamedTuple):
         cells: the places where a cell of text is the whole value, so that it may mean a number or a list.
         left_out: whether an empty cell removed any value.
         written: the original value, with its placeholders.
+        numbers: the places where a cell that is a number is the whole value, so that it may mean a word.
     """
 
     value: Any
     cells: frozenset[Place]
     left_out: bool
     written: Any = None
+    numbers: frozenset[Place] = frozenset()
 
 
 def placeholders_in(value: Any, place: Place = ()) -> Iterator[tuple[str, Place]]:
@@ -69,12 +71,13 @@ def fill_placeholders(
     """
     filler = _Filler(row, is_bounds)
     result = filler.fill(value, ())
-    return Filled(result, frozenset(filler.cells), filler.left_out, value)
+    return Filled(result, frozenset(filler.cells), filler.left_out, value, frozenset(filler.numbers))
 
 
 class _Filler:
     def __init__(self, row: Mapping[str, Any], is_bounds: Callable[[Place], bool]) -> None:
-        self.row, self.is_bounds, self.cells, self.left_out = row, is_bounds, set[Place](), False
+        self.row, self.is_bounds, self.left_out = row, is_bounds, False
+        self.cells, self.numbers = set[Place](), set[Place]()
 
     def fill(self, value: Any, place: Place) -> Any:
         if isinstance(value, str):
@@ -106,6 +109,8 @@ class _Filler:
             self.left_out |= cell is None
             if isinstance(cell, str):
                 self.cells.add(place)
+            elif type(cell) in (int, float):
+                self.numbers.add(place)
             return _plain_number(cell)
         names = PLACEHOLDER.findall(text)
         if any(self.row.get(name) is None for name in names):
