@@ -17,6 +17,7 @@ from dlmctl.control.automata.listed_words import (
     writable,
 )
 from dlmctl.control.warn_once import warn_once
+from dlmctl.text.spelling import with_plain_marks
 from dlmctl.text.syllables import CLITICS
 from dlmctl.text.tokenizer import HuggingFaceTokenizer
 
@@ -83,8 +84,10 @@ def _known(words: WordFilter, tokenizer: HuggingFaceTokenizer) -> frozenset[str]
     Raises:
         RecipeError: no word is left.
     """
-    candidates = words.table.rows.keys() if words.table is not None else ()
-    possible = writable(tokenizer, words.listed.values() if words.listed is not None else candidates)
+    candidates: Iterable[str] = words.table.rows.keys() if words.table is not None else ()
+    if words.listed is not None:
+        candidates = {*words.listed.values(), *map(with_plain_marks, words.listed.values())}
+    possible = writable(tokenizer, candidates)
     unmet = words.missing_words(possible, tokenizer.split)
     if unmet is not None and not possible:
         raise RecipeError(unmet, where="lexicon", remedy="List words that this model's tokens can write.")

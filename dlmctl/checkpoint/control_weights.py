@@ -52,8 +52,8 @@ def embedding_digest(model: DiffusionLM | MaskedModel) -> str:
     """The SHA-256 of a model's table of word embeddings.
 
     It is taken in half precision, so that a model saved with ``save_pretrained(dtype=torch.float16)`` has the same one.
-    If the table is not being trained, it is computed anew only if torch counts a change: of 500 million weights it
-    takes seconds, and every batch asks for it.
+    If the table is not being trained, it is computed anew only if torch counts a change (it counts none through
+    ``.data``): of 500 million weights it takes seconds, and every batch asks for it.
     """
     table = model.embedding_table
     if table.requires_grad or table.is_inference():
@@ -201,7 +201,12 @@ def save_control_weights(
 
 
 def save_control_files(
-    write: Callable[[Path], object], folder: Path, card: Mapping[str, Any], files: Mapping[str, Any] | None = None
+    write: Callable[[Path], object],
+    folder: Path,
+    card: Mapping[str, Any],
+    files: Mapping[str, Any] | None = None,
+    *,
+    keep: bool = False,
 ) -> None:
     """Write a control's learned files, its labels and its card to a staging folder, then move them into place together.
 
@@ -210,16 +215,30 @@ def save_control_files(
         folder: the result of ``new_control_folder``.
         card: the contents of the card; the digests of the files are added.
         files: further JSON files by name, such as labels.
+        keep: keep the other files of the earlier card, such as hints. Otherwise they are removed: they were learned
+            from other text, and would guide along with what was learned now.
 
     Raises:
         UserError: the folder cannot be written.
     """
+    earlier = set() if keep else _listed_files(folder)
     with staged(folder) as staging:
         write(staging)
         for name, value in (files or {}).items():
             (staging / name).write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n", "utf-8")
-        digests = {DIGESTS: folder_digests(staging, list(staging.iterdir()))}
-        (staging / CARD).write_text(json.dumps({**card, **digests}, indent=2) + "\n", "utf-8")
+        digests = folder_digests(staging, list(staging.iterdir()))
+        (staging / CARD).write_text(json.dumps({**card, DIGESTS: digests}, indent=2) + "\n", "utf-8")
+    for name in earlier - digests.keys():
+        (folder / name).unlink(missing_ok=True)
+
+
+def _listed_files(folder: Path) -> set[str]:
+    """The names of the files in a control's folder that its card lists; none if it has no card that can be read."""
+    try:
+        digests = read_object(folder / CARD).get(DIGESTS)
+    except UserError:
+        return set()
+    return {path.name for path in folder.iterdir() if path.name in digests} if isinstance(digests, dict) else set()
 
 
 def check_control_files(folder: Path) -> Mapping[str, Any]:

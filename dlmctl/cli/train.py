@@ -57,17 +57,19 @@ def control(
     ] = None,
     sentences: Annotated[
         int | None,
-        typer.Option(min=1, help="Masked models over words: the most sentences to count, spread over the data."),
+        typer.Option(min=1, help="Masked models: the most sentences to count, spread over the data."),
     ] = None,
     add: Annotated[
         bool,
-        typer.Option("--add", help="Masked models over words: add to the counts that the model has, not replace them."),
+        typer.Option(
+            "--add", help="`pos`, `syntax_tree` over words: add to the counts that the model has, not replace them."
+        ),
     ] = False,
     config: Config = "control",
     settings: Settings = None,
     resume: Resume = False,
 ) -> None:
-    """Train a control's classifier and save it with the model; for masked models over words, count evidence instead."""
+    """Train a control's classifier and save it with the model; for masked models, count evidence where possible."""
     from dlmctl.checkpoint.pretrained import from_pretrained
     from dlmctl.control.catalogue import in_yaml
     from dlmctl.control.classifier import labels_of

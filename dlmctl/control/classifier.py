@@ -178,9 +178,19 @@ def _name_remedy(names: Sequence[str]) -> str:
 
 def _needs_run(control: type[Control[Any]], of: BatchContext[Any] | Pretrained) -> bool:
     """Whether a network is trained, rather than only counts made, without hints for the model."""
-    kind, vocabulary = labels_of(control), _vocabulary(of)
-    counted = isinstance(of.model, MaskedModel) and kind.counted_in(vocabulary)
-    return not counted or (isinstance(vocabulary, WordTokenizer) and kind.asks is not Labels.asks)
+    kind = labels_of(control)
+    return not is_counted(kind, of) or takes_hints(kind, of)
+
+
+def is_counted(kind: type[Labels], of: BatchContext[Any] | Pretrained) -> bool:
+    """Whether evidence is counted for a model, in place of a classifier."""
+    return isinstance(of.model, MaskedModel) and kind.counted_in(_vocabulary(of))
+
+
+def takes_hints(kind: type[Labels], of: BatchContext[Any] | Pretrained) -> bool:
+    """Whether hints can be trained for a model: it is of the family ``masked``, over words, and the labels have any."""
+    is_masked = of.model.family == "masked" and isinstance(_vocabulary(of), WordTokenizer)
+    return is_masked and kind.asks is not Labels.asks
 
 
 def _vocabulary(of: BatchContext[Any] | Pretrained) -> Tokenizer:

@@ -155,7 +155,12 @@ def folded(word: str) -> str:
     >>> folded("O’Clock")
     "o'clock"
     """
-    return unicodedata.normalize("NFC", word).replace("’", "'").casefold()
+    return with_plain_marks(word).casefold()
+
+
+def with_plain_marks(word: str) -> str:
+    """A word with plain apostrophes for typographic ones, and composed accents."""
+    return unicodedata.normalize("NFC", word).replace("’", "'")
 
 
 def letters(word: str) -> float:

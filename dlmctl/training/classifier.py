@@ -19,12 +19,19 @@ from dlmctl.checkpoint.control_weights import (
 )
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import LABELS_FILE, POSITIONS, forget_classifiers, labels_of, require_trainable
+from dlmctl.control.classifier import (
+    LABELS_FILE,
+    POSITIONS,
+    forget_classifiers,
+    is_counted,
+    labels_of,
+    require_trainable,
+    takes_hints,
+)
 from dlmctl.control.evidence.beside import EvidenceFiles, save_evidence
 from dlmctl.control.labels import refuse_unused_options
 from dlmctl.datasets.dataset import BatchPlan, batch_stream, load_split, padded_batch
 from dlmctl.datasets.staging import check_writable
-from dlmctl.diffusion.masked_base import MaskedModel
 from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import UserError
@@ -33,7 +40,7 @@ from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import count_control, require_words_of, text_of
-from dlmctl.training.hints import HintRun, has_hints
+from dlmctl.training.hints import HintRun
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.progress import Grid
 from dlmctl.training.rows import Rows
@@ -198,9 +205,9 @@ def train_control(
     _check_arguments(control, out, data, pretrained.folder, name, resume=resume)
     require_trainable(control, pretrained)
     arguments = {"control": control.name, "label": label, "name": name, "judge": judge}
-    if isinstance(pretrained.model, MaskedModel) and labels_of(control).counted_in(pretrained.tokenizer):
+    if is_counted(labels_of(control), pretrained):
         hints = None if out is None else HintRun(config, out, resume, arguments)
-        if out is not None and has_hints(labels_of(control), pretrained):
+        if out is not None and takes_hints(labels_of(control), pretrained):
             check_run_folder(out, resume=resume)
         return count_control(
             control, pretrained, data, label=label, name=name, judge=judge, sentences=sentences, hints=hints, add=add

@@ -25,7 +25,7 @@ from dlmctl.checkpoint.precision import round_matrices
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.weights import write_shards
 from dlmctl.control.base import Control
-from dlmctl.control.classifier import LABELS_FILE, labels_of
+from dlmctl.control.classifier import LABELS_FILE, forget_classifiers, labels_of, takes_hints
 from dlmctl.control.evidence.beside import EvidenceFiles, save_evidence
 from dlmctl.control.evidence.table import CountTable, load_table
 from dlmctl.control.hints import CONFIG, HINTS
@@ -36,7 +36,7 @@ from dlmctl.datasets.staging import check_writable
 from dlmctl.errors import DataError, ModelError, UserError
 from dlmctl.text.terminal import spinning
 from dlmctl.text.tokenizer import UNK, Tokenizer, same_encoding
-from dlmctl.training.hints import HintResult, HintRun, has_hints, train_hints
+from dlmctl.training.hints import HintResult, HintRun, train_hints
 
 # Significant bits of the matrices of saved hints; the held-out bound is the same as with all.
 HINT_BITS = 8
@@ -100,13 +100,12 @@ def count_control(
     if not add:
         warn_of_replaced_weights(folder, resume=hints is not None and hints.resume)
     require_words_of(pretrained, data)
-    tokenizer = pretrained.tokenizer
-    read_text = partial(text_of, tokenizer=tokenizer, label=label, judge=judge)
+    read_text = partial(text_of, tokenizer=pretrained.tokenizer, label=label, judge=judge)
     with spinning(f"counting evidence for {control.name}"):
         full_text = read_text(load_split(data, "train"))
         text = _sampled(full_text, sentences)
         refuse_unused_options(kind, text)
-        learned, evidence = kind.counted(text, tokenizer)
+        learned, evidence = kind.counted(text, pretrained.tokenizer)
         held_out = learned.held_out(read_text(load_split(data, "valid")))
     counted = {"texts": learned.counted_texts(text)}
     if add:
@@ -117,12 +116,13 @@ def count_control(
     card = {"control": control.name, "counted": counted, "validation": held_out}
     card |= {key: value for key, value in (("label", label), ("judge", judge)) if value is not None}
     trained = None if hints is None else train_hints(learned, pretrained, full_text, hints, data)
-    if trained is None:
+    if hints is None or trained is None:
         _say_nothing_is_trained(control.name, learned, pretrained, wanted=hints is not None)
-    if hints is not None and trained is not None:
+    else:
         card |= {"training": hints.loop.model_dump(), EMBEDDINGS: embedding_digest(pretrained.model)}
-        card["validation"] = {**held_out, **trained.figures}
-    _save(folder, card, learned, evidence, trained)
+        held_out |= trained.figures
+    _save(folder, card, learned, evidence, trained, keep=add)
+    forget_classifiers(pretrained.model)  # a loaded model finds it at once
     return folder
 
 
@@ -131,8 +131,8 @@ def _say_nothing_is_trained(name: str, learned: Labels, pretrained: Pretrained, 
     if wanted:
         reason = f"note: evidence for {name} is only counted for this model, and nothing is trained"
         print(f"{reason}: --out, --resume and training settings are not used.", file=sys.stderr)
-    elif has_hints(type(learned), pretrained):
-        what = "note: with --out RUN this command also trains hints, by which more texts meet what is asked"
+    elif takes_hints(type(learned), pretrained):
+        what = "note: with --out RUN this command also trains hints, for more fluent or more varied texts"
         print(f"{what} (`--config control-small` takes minutes).", file=sys.stderr)
 
 
@@ -167,7 +167,13 @@ def _counted_texts(folder: Path) -> int:
 
 
 def _save(
-    folder: Path, card: dict[str, Any], learned: Labels, evidence: EvidenceFiles, hints: HintResult | None
+    folder: Path,
+    card: dict[str, Any],
+    learned: Labels,
+    evidence: EvidenceFiles,
+    hints: HintResult | None,
+    *,
+    keep: bool,
 ) -> None:
     labels = learned.to_json()
     files = {} if labels is None else {LABELS_FILE: labels}
@@ -179,7 +185,7 @@ def _save(
         if hints is not None:
             write_shards(round_matrices(hints.state, HINT_BITS), staging, HINTS)
 
-    save_control_files(write, folder, card, files)
+    save_control_files(write, folder, card, files, keep=keep)
 
 
 def _sampled(text: LabelledText, max_rows: int | None) -> LabelledText:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlmctl.checkpoint.pretrained import Pretrained
+from dlmctl.control.classifier import takes_hints
 from dlmctl.control.hints import HintRequest, fill
 from dlmctl.control.labels import LabelledText, Labels
 from dlmctl.datasets.dataset import BatchPlan, Split, batch_stream
@@ -25,7 +26,7 @@ from dlmctl.diffusion.masking import mask_by_count, max_masked_count, shares
 from dlmctl.errors import DataError
 from dlmctl.generation.identity import weights_digest
 from dlmctl.models.hints import Hints, HintsConfig
-from dlmctl.text.tokenizer import Tokenizer, WordTokenizer
+from dlmctl.text.tokenizer import Tokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.loop import StatelessTask, fit
 from dlmctl.training.rows import Rows, count_in_rows, to_device
@@ -255,12 +256,6 @@ class HintRun(NamedTuple):
     arguments: Mapping[str, str | None]
 
 
-def has_hints(kind: type[Labels], pretrained: Pretrained) -> bool:
-    """Whether hints can be trained: the model is of the family ``masked``, over words, and the labels list requests."""
-    is_masked = pretrained.model.family == "masked" and isinstance(pretrained.tokenizer, WordTokenizer)
-    return is_masked and kind.asks is not Labels.asks
-
-
 def train_hints(
     labels: Labels, pretrained: Pretrained, text: LabelledText, run: HintRun, data: Path
 ) -> HintResult | None:
@@ -274,7 +269,7 @@ def train_hints(
         DataError: no feature occurs often enough in the text.
         UserError: as ``training.loop.fit``.
     """
-    if not has_hints(type(labels), pretrained):
+    if not takes_hints(type(labels), pretrained):
         return None
     requests = labels.asks(text)
     chosen = [row for row, row_requests in enumerate(requests) if row_requests]

@@ -259,6 +259,18 @@ def test_a_fitted_bag_predicts_its_labels() -> None:
     assert torch.equal(bag.weights, again.weights)
 
 
+def test_texts_that_are_not_learned_from_leave_the_weights_as_they_are() -> None:
+    texts, labels = [[0, 2], [1, 2]] * 20, [0, 1] * 20
+    alone, beside = (
+        bags.fit_bag([*texts, *others], [*labels, *[0] * len(others)], ["no", "yes"], 4, steps=60, weights=weights)
+        for others, weights in (
+            ([], torch.ones(40)),
+            ([[3]] * 360, torch.cat([torch.full((40,), 10.0), torch.zeros(360)])),
+        )
+    )
+    assert torch.allclose(alone.weights, beside.weights, atol=1e-3)
+
+
 def test_texts_are_balanced_over_labels_and_sources() -> None:
     labels, sources = [0, 0, 0, 1, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 2, 2]
     share = bags.balanced(labels, sources, least=1)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import dlmctl
 from controls.classifier import Classifier
 from controls.pos import Pos
+from dlmctl.checkpoint.control_weights import save_control_files
 from dlmctl.checkpoint.pretrained import from_pretrained
 from dlmctl.cli import app
 from dlmctl.control.evidence.bag import load_bag
@@ -89,6 +90,10 @@ def test_labels_of_texts_are_counted_by_token(made, tmp_path):
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     data = prepared(tmp_path / "rows.jsonl", folder, tmp_path / "labelled")
+    # What another way of learning left is replaced.
+    earlier = folder / "controls" / "classifier" / "of"
+    save_control_files(lambda staging: (staging / "model.safetensors").write_bytes(b"earlier"), earlier, {})
+    (earlier / "notes.txt").touch()
     command = ["train", "control", "classifier", "--model", folder, "--data", data, "--label", "colour", "--name", "of"]
     run = CliRunner().invoke(app, [*map(str, command)])
     assert run.exit_code == 0, run.output
@@ -96,6 +101,7 @@ def test_labels_of_texts_are_counted_by_token(made, tmp_path):
         "bag.safetensors",
         "card.json",
         "labels.json",
+        "notes.txt",
     }
     model, bag = dlmctl.load(folder), load_bag(folder / "controls" / "classifier" / "of" / "bag.safetensors")
     for number, label in enumerate(bag.labels):
@@ -109,6 +115,17 @@ def test_labels_of_texts_are_counted_by_token(made, tmp_path):
         chances = [chance_of(number, bag, model.model.embeddings, sample) for sample in (*guided, *free)]
         assert min(chances[:8]) > 0.9
         assert sum(chances[:8]) > sum(chances[8:])
+
+
+def test_a_loaded_model_finds_labels_that_are_counted_anew(made, tmp_path):
+    folder, loaded = shutil.copytree(made[0], tmp_path / "model"), []
+    for label, values in (("tone", ("x", "y")), ("mood", ("a", "b"))):
+        rows = [{"text": f"the {word} {value} .", label: value} for word in SENTENCES for value in values] * 3
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        data = prepared(tmp_path / "rows.jsonl", folder, tmp_path / label)
+        loaded = loaded or [dlmctl.load(folder)]
+        train_control(Classifier, loaded[0], LoopConfig(steps=1), data, None, label=label)
+        assert loaded[0].generate(Classifier(label=values[0]), samples=1, sampler={"new_tokens": 8})[0].checks
 
 
 def chance_of(number, bag, embeddings, sample):

@@ -155,6 +155,7 @@ def fit_bag(
     optimizer = torch.optim.Adam([matrix, bias], lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     used = np.flatnonzero(share.numpy() > 0)
+    share = share / share[used].mean()
     for _ in range(steps):
         rows = rng.choice(used, min(BATCH, len(used)), replace=False)
         offsets = np.cumsum(sizes[rows]) - sizes[rows]

@@ -140,7 +140,7 @@ class PreparedBag(Prepared):
         bag: the weights; what the model has beyond the vocabulary, such as rows that fill up its embeddings, has none.
         wanted: the index of the label that each text must have.
         weight: factor on the evidence.
-        margin: see ``bag.evidence``.
+        margin: see ``bag.evidence``; the energy, -log p(label), is without it.
     """
 
     weighs = True
