@@ -103,7 +103,8 @@ def require_no_surplus(path: Path, number: int, row: Row) -> None:
     surplus = next((cell for cell in row.get(None, []) if cell.strip()), None)
     if surplus is not None:
         what = f"the row has more cells than there are columns: {readable(surplus, 60)!r} is in none."
-        remedy = f"Put a cell with a separator (comma, semicolon, tab) in it in double quotes. {HEADER_FIRST}"
+        separator = "tab" if plain_suffix(path) == ".tsv" else "separator"
+        remedy = f"Put a cell with a {separator} in it in double quotes. {HEADER_FIRST}"
         raise DataError(what, where=f"{path}:{number}", remedy=remedy)
 
 
