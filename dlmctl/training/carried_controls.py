@@ -37,7 +37,7 @@ from dlmctl.control.hints import HINTS
 from dlmctl.datasets.staging import staged_folder
 from dlmctl.diffusion.masked import MaskedLM
 from dlmctl.errors import ModelError, UserError, short_message
-from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.text.tokenizer import WordTokenizer, same_encoding
 from dlmctl.text.word_matching import matched_words
 
 log = logging.getLogger("dlmctl")
@@ -82,10 +82,11 @@ def report_carried(source: Pretrained, target: Pretrained, name: str) -> None:
 def carry_controls(source: Pretrained, target: Pretrained) -> Carried:
     """Copy the controls of ``source`` into the folder of ``target``, a model that started from its weights.
 
-    Evidence is transferred word by word, by spelling; new words have none. Hints are copied as they are: they add to
-    the states of a network that has changed since, but little. The scorer keeps its own words. Acceptability was
-    learned from the states of ``source``, or of the model that reads for it, which goes on reading. Left out are
-    classifiers, which read such states at every step, and hints of a network with another number of blocks.
+    Evidence is transferred word by word, by spelling; new words have none, and tokens must be the same. Hints are
+    copied as they are: they add to the states of a network that has changed since, but little. The scorer keeps its own
+    words. Acceptability was learned from the states of ``source``, or of the model that reads for it, which goes on
+    reading. Left out are classifiers, which read such states at every step, and hints of a network with another number
+    of blocks.
 
     What the folder of ``target`` holds already, from an earlier part of a resumed run or from the user, is kept. What
     cannot be copied is left out with a warning, since the trained model is saved by then.
@@ -94,7 +95,8 @@ def carry_controls(source: Pretrained, target: Pretrained) -> Carried:
     has_scorer = (source.folder / SCORER).is_dir()
     has_acceptability = acceptability_folder(source.folder, source.model) is not None
     all_names = [*controls, *([SCORER] if has_scorer else []), *([ACCEPTABILITY] if has_acceptability else [])]
-    if not (isinstance(source.tokenizer, WordTokenizer) and isinstance(target.tokenizer, WordTokenizer)):
+    are_words = isinstance(source.tokenizer, WordTokenizer) and isinstance(target.tokenizer, WordTokenizer)
+    if not (are_words or same_encoding(source.tokenizer, target.tokenizer)):
         return Carried([], [], all_names)
     transfer = _Transfer(source, target, _origins(source, target), embedding_digest(target.model))
     copies: dict[str, Callable[[], bool]] = {
@@ -102,7 +104,7 @@ def carry_controls(source: Pretrained, target: Pretrained) -> Carried:
         for name, folder in controls.items()
         if not any(folder.glob("model*.safetensors"))
     }
-    if has_scorer and source.tokenizer.splitting == target.tokenizer.splitting:
+    if has_scorer and _splitting(source) == _splitting(target):
         copies[SCORER] = partial(_carry_scorer, source, target)
         if has_acceptability:
             copies[ACCEPTABILITY] = partial(_carry_acceptability, source, target)
@@ -112,6 +114,11 @@ def carry_controls(source: Pretrained, target: Pretrained) -> Carried:
     with_hints = [name for name in controls if name not in left_out and _has_hints(controls[name])]
     left_out += [f"hints of {name}" for name in with_hints if not _has_hints(target.folder / CONTROLS / name)]
     return Carried(copied, kept, left_out)
+
+
+def _splitting(model: Pretrained) -> str | None:
+    """How a model's words are split from text; None for one over tokens."""
+    return model.tokenizer.splitting if isinstance(model.tokenizer, WordTokenizer) else None
 
 
 def _result(copy: Callable[[], bool], what: str) -> bool | None:

@@ -14,6 +14,7 @@ from controls import Classifier, Length, Pos, SyntaxTree
 from dlmctl.checkpoint.pretrained import from_pretrained, save_pretrained
 from dlmctl.control.base import Control
 from dlmctl.control.evidence.bag import load_bag
+from dlmctl.control.evidence.beside import fingerprint_of
 from dlmctl.control.evidence.table import count_table, load_table, save_table
 from dlmctl.control.labels import is_guide_half
 from dlmctl.datasets.dataset import load_split
@@ -22,7 +23,9 @@ from dlmctl.diffusion.masked import MaskedConfig, MaskedLM
 from dlmctl.errors import DataError, ModelError, RecipeError, UserError
 from dlmctl.generation.generate import generate
 from dlmctl.text.tokenizer import WordTokenizer
+from dlmctl.training.carried_controls import carry_controls
 from dlmctl.training.counting import count_control
+from tests.tokens.tokenizers_of_all_kinds import model_of
 
 TEXTS = {
     "warm": [
@@ -204,3 +207,18 @@ def test_what_cannot_be_counted_is_refused(model, data, tmp_path) -> None:
     prepare(tmp_path / "rows.txt", None, tmp_path / "set", min_count=1)
     with pytest.raises(DataError, match="a vocabulary other than"):
         count_control(Pos, model, tmp_path / "set", sentences=10)
+
+
+def test_evidence_about_tokens_is_carried_to_a_model_with_the_same_ones(tmp_path) -> None:
+    made = [model_of("bytes"), model_of("bytes"), model_of("word pieces")]
+    for number, each in enumerate(made):
+        save_pretrained(each.model, each.tokenizer, tmp_path / str(number))
+    source, same, other = (from_pretrained(tmp_path / str(number)) for number in range(3))
+    rows = [{"text": f"{sign} {text}", "of": sign} for sign in "ab" for text in ("red", "blue", "old", "new")] * 3
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    prepare(tmp_path / "rows.jsonl", None, tmp_path / "set", tokenizer=source.tokenizer, length=24, valid_share=0.1)
+    counted = count_control(Classifier, source, tmp_path / "set", label="of") / "bag.safetensors"
+    assert carry_controls(source, same).copied == ["classifier"]
+    kept = load_bag(same.folder / "controls" / "classifier" / "bag.safetensors", fingerprint_of(same.tokenizer))
+    assert torch.equal(kept.weights, load_bag(counted).weights)
+    assert carry_controls(source, other).left_out == ["classifier"]
