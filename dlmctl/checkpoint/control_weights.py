@@ -13,12 +13,12 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 
 from dlmctl.checkpoint.bundled import PACKAGE, bundled_names, bundled_path
 from dlmctl.checkpoint.digests import DIGESTS, check_digests, folder_digests
+from dlmctl.checkpoint.kept_digests import KeptDigests
 from dlmctl.checkpoint.user_weights import NO_FOLDER, user_controls_folder
 from dlmctl.checkpoint.weights import staged, write_shards
 from dlmctl.errors import ModelError, UserError
@@ -44,26 +44,19 @@ log = logging.getLogger("dlmctl")
 EMBEDDINGS = "embeddings"
 
 
-# The digest of each model's embeddings, with the state of the tensor that it is of.
-_DIGESTS: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], str]] = WeakKeyDictionary()
+_DIGESTS = KeptDigests()
 
 
 def embedding_digest(model: DiffusionLM | MaskedModel) -> str:
     """The SHA-256 of a model's table of word embeddings.
 
     It is taken in half precision, so that a model saved with ``save_pretrained(dtype=torch.float16)`` has the same one.
-    If the table is not being trained, it is computed anew only if torch counts a change (it counts none through
-    ``.data``): of 500 million weights it takes seconds, and every batch asks for it.
+    Every batch asks for it, so that of a table that is not being trained is kept (``KeptDigests``).
     """
     table = model.embedding_table
-    if table.requires_grad or table.is_inference():
+    if table.requires_grad:
         return _half_precision_digest(table)
-    state = table.data_ptr(), table._version
-    known, digest = _DIGESTS.get(model, (None, ""))
-    if known != state:
-        digest = _half_precision_digest(table)
-        _DIGESTS[model] = state, digest
-    return digest
+    return _DIGESTS.of(model, [table], lambda: _half_precision_digest(table))
 
 
 def network_digest(network: nn.Module) -> str:

@@ -145,7 +145,7 @@ def require_trainable(control: type[Control[Any]], of: BatchContext[Any] | Pretr
         ModelError: it is a DiffusionGemma, which has no masked texts for a classifier, or another program's
             (``LogitsControl``).
     """
-    needs_network = of.model.family == "canvas" and not labels_of(control).counted_in(_vocabulary(of))
+    needs_network = of.model.family == "canvas" and not is_counted(labels_of(control), of)
     if needs_network or (of.model.family == "tokens" and not isinstance(of.model, TokenLM)):
         what = f"controls are not trained for this kind of model, so {control.name!r} has no weights for it."
         raise ModelError(what, where=str(of.folder), remedy=INSTEAD)

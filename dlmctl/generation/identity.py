@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from dlmctl.annotators.causal import is_causal_model
 from dlmctl.checkpoint.control_weights import control_folders
 from dlmctl.checkpoint.digests import file_digest
+from dlmctl.checkpoint.kept_digests import KeptDigests
 from dlmctl.checkpoint.pretrained import Pretrained
 from dlmctl.checkpoint.resolve import SCORER, configured_folder, hub_commit
 from dlmctl.control.base import Composite, Control
@@ -181,24 +181,20 @@ def _digest_of(files: Sequence[tuple[str, Path]]) -> str:
     return digest.hexdigest()
 
 
-# The digest of each model's weights, with the state of the tensors that it is of.
-_WEIGHTS: WeakKeyDictionary[nn.Module, tuple[Hashable, str]] = WeakKeyDictionary()
+_WEIGHTS = KeptDigests()
 
 
 def weights_digest(pretrained: Pretrained) -> str:
-    """SHA-256 of the weights of a model, computed anew if they have changed as torch counts it: for billions of weights
-    it takes seconds, and a server asks for it with every request."""
+    """SHA-256 of the weights of a model, kept until they change (``KeptDigests``): a server asks for it with every
+    request."""
     tensors = sorted(pretrained.model.state_dict().items())
-    state = None
-    if not any(tensor.is_inference() for _, tensor in tensors):  # what changes them is not counted
-        state = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in tensors)
-        known, digest_of_known = _WEIGHTS.get(pretrained.model, (None, ""))
-        if known == state:
-            return digest_of_known
+    return _WEIGHTS.of(pretrained.model, [tensor for _, tensor in tensors], lambda: _digest_of_tensors(tensors))
+
+
+def _digest_of_tensors(tensors: Sequence[tuple[str, Tensor]]) -> str:
+    """A digest of tensors and their names, in this order."""
     digest = hashlib.sha256()
     for name, tensor in tensors:
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    if state is not None:
-        _WEIGHTS[pretrained.model] = state, digest.hexdigest()
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -36,7 +36,6 @@ from dlmctl.diffusion.model import ModelConfig
 from dlmctl.diffusion.tokens import TokenLM
 from dlmctl.errors import UserError
 from dlmctl.generation.identity import weights_digest
-from dlmctl.text.tokenizer import WordTokenizer
 from dlmctl.training.config import LoopConfig
 from dlmctl.training.control_inputs import inputs_of
 from dlmctl.training.counting import count_control, require_words_of, text_of
@@ -131,7 +130,7 @@ class ControlTask(StatelessTask):
 
     def counted(self) -> EvidenceFiles:
         """The word evidence that guides along with the classifier; empty if nothing is counted."""
-        if not self.kind.counts_too or not isinstance(self.tokenizer, WordTokenizer):
+        if not (self.kind.counts_too and self.kind.counted_in(self.tokenizer)):
             return {}
         return self.kind.counted(self.text, self.tokenizer)[1]
 

@@ -102,7 +102,7 @@ def _log_sum(scores: Tensor, weights: Tensor) -> Tensor:
 
 
 def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) -> Tensor:
-    """Weights of texts ``[N]``, with mean 1: all labels have equal weight, and within a label all sources.
+    """Relative weights of texts ``[N]``: all labels have equal weight, and within a label all sources.
 
     Texts of a source with a single label get weight 0, as the classifier would learn the style of the source, unless
     there are too few other texts with their label: fewer than ``least`` and than half of all.
@@ -120,8 +120,7 @@ def balanced(labels: Sequence[int], sources: Sequence[int], least: int = 200) ->
     is_used = has_several_labels[source] | is_uncovered[label]
     weights = np.where(is_used, 1 / np.maximum(cells[source, label], least), 0.0)
     per_label = np.bincount(label, weights)
-    weights = weights / np.maximum(per_label[label], 1e-12)
-    return torch.tensor(weights / max(weights.mean(), 1e-12), dtype=torch.float32)
+    return torch.tensor(weights / np.maximum(per_label[label], 1e-12), dtype=torch.float32)
 
 
 def fit_bag(
@@ -142,7 +141,7 @@ def fit_bag(
         labels: indices of their labels in ``names``.
         names: names of the labels.
         size: number of words V.
-        weights: weights of the texts ``[N]``, see ``balanced``.
+        weights: relative weights of the texts ``[N]``, see ``balanced``.
     """
     rng = np.random.default_rng(0)
     flat = torch.tensor([word for bag in bags for word in bag], dtype=torch.long)
